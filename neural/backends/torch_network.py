@@ -1,0 +1,203 @@
+"""What only the class of a whole network has: inputs, effects, initial weights, cache."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from neural.graph.graph import Network, count_parameters, primitives
+from neural.graph.residuals import additions, residual_suffixes
+from neural.layers.embedding import Embedding
+from neural.layers.values import Shape
+
+if TYPE_CHECKING:
+    from neural.backends.torch import ClassWriter
+
+GPT2_INIT = '''
+def init_weights(module: nn.Module) -> None:
+    """GPT-2's: matrices and tables with a standard deviation of 0.02, biases 0."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+'''
+
+GLOROT_INIT = '''
+def init_weights(module: nn.Module) -> None:
+    """Keras': matrices uniform after Glorot and Bengio 2010, tables uniform, biases 0."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        nn.init.uniform_(module.weight, -0.05, 0.05)
+'''
+
+KV_CACHE = '''
+class KVCache:
+    """Keys and values of the tokens seen so far, a pair for each attention layer.
+
+    `past_key_values` takes any object like this one: with `length`, the number of tokens
+    that it holds, and `update`.
+    """
+
+    def __init__(self) -> None:
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def length(self) -> int:
+        return self.layers[0][0].size(-2) if self.layers else 0
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep new keys and values, (B, heads, T, head_dim); return all of the layer's."""
+        if layer in self.layers:
+            old_k, old_v = self.layers[layer]
+            k, v = torch.cat((old_k, k), dim=-2), torch.cat((old_v, v), dim=-2)
+        self.layers[layer] = k, v
+        return k, v
+'''
+
+
+def docstring(network: Network) -> str:
+    """The module's."""
+    return f'"""{network.name}: {count_parameters(network.block):,} parameters. Written by `neural compile`."""'
+
+
+def constructor_end(writer: ClassWriter) -> list[str]:
+    """The context, and the weights to start from."""
+    network = writer.module.network
+    lines = [f"self.context = {network.block.inputs[0].shape[1].text}"] if network.context else []
+    if not any(p.node.layer.weights(*p.inputs) for p in primitives(network.block, once=True)):
+        return lines
+    writer.module.helpers[GPT2_INIT if network.init == "gpt2" else GLOROT_INIT] = None
+    lines.append("self.apply(init_weights)")
+    count = additions(network.block)
+    suffixes = residual_suffixes(network.block)
+    if network.init == "gpt2" and count is not None and suffixes:
+        names = ", ".join(f'"{s}"' for s in suffixes)
+        lines += [
+            "for name, weight in self.named_parameters():",
+            f"    if name.endswith({names if len(suffixes) == 1 else f'({names})'}):  # into the residual stream",
+            f"        nn.init.normal_(weight, std=0.02 / math.sqrt({count.text}))",
+        ]
+    return lines
+
+
+def effect_lines(writer: ClassWriter) -> list[str]:
+    """What the layers need beside their inputs, made once a forward pass."""
+    lines = []
+    for effect, variable in writer.effects.items():
+        expression = effect.torch(writer.site_of_network())
+        if expression != variable:
+            lines.append(f"{variable} = {expression}")
+    return lines
+
+
+def forward(writer: ClassWriter, effects: list[str]) -> list[str]:
+    """The method, with its signature and docstring."""
+    network, block = writer.module.network, writer.block
+    end = _end(writer)
+    body = [*effects, *writer.forward, *end]
+    text = "\n".join(body)
+    head = _start(writer, text)
+    inputs = [v.name for v in block.inputs]
+    given = [f"{name}: Tensor" for name in inputs]
+    if re.search(r"\battention_mask\b", text):
+        given.append("attention_mask: Tensor | None = None")
+    if network.cached:
+        given.append("past_key_values: KVCache | None = None")
+    kind = "Tensor | tuple[Tensor, KVCache]" if network.cached else "Tensor"
+    method = [f"    def forward(self, {', '.join(given)}) -> {kind}:", *_docstring(writer, "attention_mask" in " ".join(given))]
+    method += [f"        {line}" for line in (*head, *body)]
+    if network.classifies:
+        method += _probabilities(writer, given, inputs)
+    return method
+
+
+def _start(writer: ClassWriter, body: str) -> list[str]:
+    network = writer.module.network
+    name = writer.block.inputs[0].name
+    lines = []
+    if network.context or re.search(r"\bT\b", body):
+        lines.append(f"T = {name}.size(1)")
+    total = "T"
+    if network.cached:
+        lines.append("past = 0 if past_key_values is None else past_key_values.length")
+        total = "past + T"
+    if network.context:
+        lines.append(f"if {total} > self.context:")
+        lines.append(f'    raise ValueError(f"{{{total}}} tokens, and the context has {{self.context}}")')
+    return lines
+
+
+def _end(writer: ClassWriter) -> list[str]:
+    result = writer.variables[writer.block.outputs[0]]
+    name = "logits" if writer.module.network.classifies else result
+    last = writer.forward[-1] if writer.forward else ""
+    if last.startswith(f"{result} = "):
+        expression = last.removeprefix(f"{result} = ")
+        if not writer.module.network.cached:
+            writer.forward.pop()
+            return [f"return {expression}"]
+        writer.forward[-1] = f"{name} = {expression}"
+    else:
+        name = result
+    return [f"return {name} if past_key_values is None else ({name}, past_key_values)" if writer.module.network.cached else f"return {name}"]
+
+
+def _shape(shape: Shape) -> str:
+    return "(" + ", ".join(str(a) for a in shape) + ")"
+
+
+def _docstring(writer: ClassWriter, masked: bool) -> list[str]:
+    network, block = writer.module.network, writer.block
+    out = writer.values[block.outputs[0]].shape
+    what = "Logits" if network.classifies else "The output"
+    sources = ", ".join(f"{v.name} {_shape(v.shape)}" for v in block.inputs)
+    lines = [f"{what} {_shape(out)} of {sources}" + ("; given a cache, the logits and the cache." if network.cached else ".")]
+    if masked or network.cached:
+        lines.append("")
+    if masked:
+        length = "past + T" if network.cached else "T"
+        lines.append(f"attention_mask: (B, {length}), 1 for tokens and 0 for padding on the right.")
+    if network.cached:
+        lines.append("past_key_values: a KVCache, or any object with its `length` and `update`.")
+    if len(lines) == 1:
+        return [f'        """{lines[0]}"""']
+    return [f'        """{lines[0]}', *(f"        {line}".rstrip() for line in lines[1:]), '        """']
+
+
+def _probabilities(writer: ClassWriter, given: list[str], inputs: list[str]) -> list[str]:
+    rest = [g for g in given if "past_key_values" not in g]
+    names = [g.split(":")[0] for g in rest]
+    shape = _shape(writer.values[writer.block.outputs[0]].shape)
+    return [
+        "",
+        f"    def probabilities(self, {', '.join(rest)}) -> Tensor:",
+        f'        """The softmax of the logits, {shape}."""',
+        f"        return self({', '.join(names)}).softmax(dim=-1)",
+    ]
+
+
+def main_lines(network: Network) -> str:
+    """What the module does when it is run by itself: its size, and one forward pass."""
+    arguments, shows = [], []
+    for value in network.block.inputs:
+        if value.dtype == "int64":
+            rows = next(n.layer.input_dim.value for n in network.block.nodes if isinstance(n.layer, Embedding) and value.name in n.inputs)
+            length = min(value.shape[1].value, 64)
+            arguments.append(f"{value.name} = torch.randint({rows}, (1, {length}))")
+        else:
+            arguments.append(f"{value.name} = torch.randn(2, {', '.join(str(a.value) for a in value.shape[1:])})")
+        shows.append(value.name)
+    lines = [
+        'if __name__ == "__main__":',
+        f"    model = {network.name}().eval()",
+        "    size = sum(p.numel() for p in model.parameters())",
+        *(f"    {a}" for a in arguments),
+        "    with torch.no_grad():",
+        f"        output = model({', '.join(shows)})",
+        f'    print(f"{network.name}: {{size:,}} parameters")',
+        f'    print(f"{", ".join(f"{n} {{tuple({n}.shape)}}" for n in shows)} → {{tuple(output.shape)}}")',
+    ]
+    return "\n".join(lines) + "\n"

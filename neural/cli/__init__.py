@@ -1,0 +1,71 @@
+"""The command line: `neural COMMAND`. One file a command; each imports what it needs inside its handler."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from neural.diagnostics.diagnostic import Diagnostic, NeuralError
+
+SYSTEM_ERRORS = {
+    "ENOSPC": "the disk is full",
+    "EDQUOT": "the disk quota is used up",
+    "EACCES": "permission denied",
+    "EPERM": "permission denied",
+    "EROFS": "the file system is read-only",
+    "ENOENT": "no such file or folder",
+    "EISDIR": "this is a folder",
+    "ENOTDIR": "a part of the path is not a folder",
+    "EFBIG": "the file is too large for the file system",
+    "EMFILE": "too many open files",
+    "ENAMETOOLONG": "the name is too long",
+    "EIO": "the disk failed",
+}
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 our fault, 2 the user's mistake, 130 interrupted."""
+    from neural.cli.app import app
+
+    try:
+        code = app(standalone_mode=False)
+    except NeuralError as error:
+        code = _show(error.diagnostics)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        # whoever read our output has gone: nothing more to say, and Python must not try at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        code = _failed(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show(diagnostics: tuple[Diagnostic, ...]) -> int:
+    from neural.cli.show import show
+
+    show(diagnostics)
+    return 2
+
+
+def _failed(error: Exception) -> int:
+    import errno
+
+    import click
+
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.exceptions.Abort):
+        return 130
+    if isinstance(error, click.ClickException):
+        error.show()
+        return 2
+    if isinstance(error, OSError) and (reason := SYSTEM_ERRORS.get(errno.errorcode.get(error.errno or 0, ""))):
+        where = f"{error.filename}: " if error.filename else ""
+        return _show((Diagnostic("N010", f"{where}{reason}"),))
+    if os.environ.get("NEURAL_TRACEBACK"):
+        raise error
+    print(f"neural failed: {type(error).__name__}: {error}\nThis is a fault of neural, not of your input. NEURAL_TRACEBACK=1 shows where.", file=sys.stderr)
+    return 1

@@ -1,0 +1,46 @@
+"""All commands, in the order in which people meet them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from neural.cli import check, compile, data, explain, fmt, generate, plan, run, tokenizer, train, visualize
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Neural DSL: one .neural file describes a network, its training and its use.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"neural {version('neural-dsl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Neural DSL: one .neural file describes a network, its training and its use."""
+
+
+app.command("check")(check.check)
+app.command("compile")(compile.compile_)
+app.command("run")(run.run)
+app.command("train")(train.train)
+app.command("generate")(generate.generate)
+app.command("plan")(plan.plan)
+app.command("visualize")(visualize.visualize)
+app.command("fmt")(fmt.fmt)
+app.command("explain")(explain.explain)
+app.add_typer(data.app, name="data")
+app.add_typer(tokenizer.app, name="tokenizer")

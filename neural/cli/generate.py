@@ -1,0 +1,174 @@
+"""`neural generate`: text from a trained run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from neural.diagnostics.diagnostic import fail
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from neural.generation.generate import Generation
+    from neural.training.run import Run
+
+ESCAPES = {"\\n": "\n", "\\t": "\t", "\\r": "\r", "\\\\": "\\"}
+# A terminal obeys control characters, and a model that writes bytes may write any: they are shown as their pictures.
+CONTROL_PICTURES = {
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
+    **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
+    0x7F: 0x2421,
+}
+
+
+class Truncate(StrEnum):
+    LEFT = "left"
+
+
+def generate(
+    run: Annotated[Path, typer.Argument(help="Directory that `neural train` wrote.", show_default=False)],
+    prompt: Annotated[str, typer.Option(help="Text to continue. `-` reads it from stdin, as it is.")] = "",
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to write at most, a sample.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 is greedy; below 1 is safer, above 1 bolder.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the k most probable tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the fewest tokens that have probability p.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Draw from tokens at least this fraction as probable as the best.")
+    ] = None,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1 makes tokens of the text so far rarer.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same text. Without it: a random one, printed.")] = None,
+    num_samples: Annotated[int, typer.Option(help="Samples to write, as one batch.")] = 1,
+    stop: Annotated[
+        list[str] | None, typer.Option(help=r"Text to stop before; \n, \t, \r and \\ are escapes. Repeatable.")
+    ] = None,
+    truncate: Annotated[
+        Truncate | None, typer.Option(help="Use the newest tokens of a prompt that is longer than the context.")
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="latest, best, or one such as step-000100.")] = "latest",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")] = False,
+) -> None:
+    """Write text with a trained model: the prompt and its continuation go to stdout, messages to stderr.
+
+    One sample is written as it comes; Ctrl-C ends it. Text may be longer than the model's context: when that is
+    full, the newest three quarters of it stay. Filters apply in the order repetition penalty, temperature, top-k,
+    top-p, min-p.
+
+    \b
+    Examples:
+      neural generate runs/first --prompt "ROMEO:" --max-new-tokens 200 --temperature 0.8 --top-k 40
+      neural generate runs/first --prompt "ROMEO:" --temperature 0 --stop "\\n\\n"
+      neural generate runs/first --prompt - --seed 1 --num-samples 3 --json < prompt.txt
+    """
+    from neural.generation.sampling import SamplingOptions
+
+    seeded = seed is not None
+    seed = seed if seeded else secrets.randbelow(2**32)
+    options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    text = _prompt_text(prompt)
+
+    from neural.generation.generate import Generation
+    from neural.training.run import Run
+
+    opened = Run.open(run)
+    context = _language_model_context(opened, run)
+    generation = Generation(
+        _model(opened, checkpoint),
+        opened.tokenizer,
+        text,
+        options,
+        context=context,
+        max_new_tokens=max_new_tokens,
+        num_samples=num_samples,
+        stop=[re.sub(r"\\[ntr\\]", lambda escape: ESCAPES[escape.group()], string) for string in stop or ()],
+        truncate=truncate and truncate.value,
+    )
+    if not seeded and temperature > 0:
+        print(f"seed {seed}", file=sys.stderr)
+    _write(generation, text, seed, as_json)
+
+
+def _prompt_text(prompt: str) -> str:
+    data = sys.stdin.buffer.read() if prompt == "-" else os.fsencode(prompt)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        fail(
+            "N916",
+            f"the prompt is not UTF-8 text: its byte {error.start} is 0x{data[error.start]:02x}",
+            hint="convert it first: iconv -f latin1 -t utf-8 prompt.txt | neural generate RUN --prompt -",
+        )
+
+
+def _language_model_context(run: Run, path: Path) -> int:
+    program = run.program
+    if program.context is None or program.vocab_size is None:
+        fail(
+            "N915",
+            f"{path} holds {program.name}, which is not a language model: it gives no logits over a vocabulary",
+            hint="generate from the run of a program whose output is as wide as its embedding's vocabulary",
+        )
+    return program.context
+
+
+def _model(run: Run, checkpoint: str) -> nn.Module:
+    import torch
+
+    return run.load_model(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _write(generation: Generation, prompt: str, seed: int, as_json: bool) -> None:
+    """Run the generation and print it. Ctrl-C ends it where it is, with exit code 130."""
+    sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows another, and the text goes on
+    streamed = not as_json and len(generation.samples) == 1
+    started = time.perf_counter()
+    interrupted = False
+    try:
+        if streamed:
+            _stream(generation, prompt)
+        else:
+            for _ in generation:
+                pass
+    except KeyboardInterrupt:
+        interrupted = True
+    speed = generation.n_tokens / (time.perf_counter() - started)
+    if as_json:
+        print(_json(generation, prompt, seed, speed), flush=True)
+    elif not streamed:
+        _emit(_titled(generation, prompt))
+    print(f"{generation.n_tokens} tokens, {speed:.1f} tokens/s", file=sys.stderr)
+    if interrupted:
+        raise typer.Exit(130)
+
+
+def _stream(generation: Generation, prompt: str) -> None:
+    try:
+        _emit(prompt)
+        for (piece,) in generation:
+            _emit(piece)
+    finally:
+        _emit("\n")
+
+
+def _titled(generation: Generation, prompt: str) -> str:
+    samples = generation.samples
+    return "".join(f"--- sample {i} of {len(samples)}\n{prompt}{s.text}\n" for i, s in enumerate(samples, 1))
+
+
+def _json(generation: Generation, prompt: str, seed: int, tokens_per_second: float) -> str:
+    samples = [{"text": s.text, "ids": s.ids, "finish_reason": s.finish_reason} for s in generation.samples]
+    result = {"prompt": prompt, "samples": samples, "seed": seed, "tokens_per_second": tokens_per_second}
+    return json.dumps(result)
+
+
+def _emit(text: str) -> None:
+    print(text.translate(CONTROL_PICTURES) if sys.stdout.isatty() else text, end="", flush=True)

@@ -1,0 +1,140 @@
+"""The pipeline on one page: parse, lower, verify, emit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from neural.diagnostics.diagnostic import Diagnostic, NeuralError
+from neural.diagnostics.near import nearest
+from neural.diagnostics.source import Source
+from neural.graph.definitions import Definitions, FileParams, gather, read_source
+from neural.graph.graph import Network, count_parameters
+from neural.graph.messages import Messages, Poisoned
+from neural.graph.network import lower_network
+from neural.graph.passes import optimize
+from neural.graph.settings import Settings
+from neural.graph.verify import verify
+from neural.syntax import tree
+
+BACKENDS = {"pytorch": "neural.backends.torch"}
+
+
+@dataclass(frozen=True)
+class Program:
+    """A sound program: one network of one file, its parameters settled."""
+
+    path: Path
+    graph: Network
+    messages: tuple[Diagnostic, ...]  # warnings and notes
+    parameters: dict[str, object]
+    definitions: Definitions
+
+    @property
+    def name(self) -> str:
+        return self.graph.name
+
+    @property
+    def settings(self) -> Settings:
+        return self.graph.settings
+
+    @property
+    def base(self) -> Path:
+        """The folder that names of files in the program are relative to."""
+        return self.path.parent
+
+    @property
+    def context(self) -> int | None:
+        """The longest sequence of ids that the network reads."""
+        return self.graph.context
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Of a language model."""
+        return self.graph.vocab_size
+
+    @property
+    def parameter_count(self) -> int:
+        return count_parameters(self.graph.block)
+
+    def source(self, backend: str = "pytorch") -> str:
+        """The network's source for a back end."""
+        from importlib import import_module
+
+        return import_module(BACKENDS[backend]).emit(optimize(self.graph))
+
+    def text(self) -> str:
+        """The whole program as one file: imports written in, parameters as they are set, this network alone."""
+        from neural.syntax.format import format_file
+
+        return "\n".join(format_file(f) for f in _standalone(self)).strip() + "\n"
+
+
+def load(path: str | Path, sets: Mapping[str, object] | None = None, network: str | None = None, *, strict: bool = False) -> Program:
+    """Compile a file up to its graph. Raises NeuralError with all its mistakes."""
+    messages = Messages(strict=strict)
+    try:
+        source = read_source(Path(path), messages)
+    except Poisoned:
+        raise NeuralError(*messages.errors) from None
+    return compile_source(source, sets, network, strict=strict)
+
+
+def compile_source(source: Source, sets: Mapping[str, object] | None = None, network: str | None = None, *, strict: bool = False) -> Program:
+    """The same for text. Names of files in it are relative to the folder of `source.name`."""
+    messages = Messages(strict=strict)
+    definitions = gather(source, messages)
+    params = FileParams(definitions, sets or {}, messages)
+    params.evaluate_all()
+    chosen = _choose(definitions, network, messages)
+    graphs = {n.name.text: lower_network(definitions, params, n, messages) for n in definitions.networks.values() if chosen in (None, n)}
+    params.check_sets(params.unbound)
+    if messages.errors:
+        raise NeuralError(*messages.all)
+    graph = verify(graphs[chosen.name.text])
+    verify(optimize(graph))
+    values = {name: params.read(tree.Ref(name, True, None)).value for name in (*definitions.params, *sorted(params.unbound))}
+    return Program(Path(source.name), graph, messages.all, values, definitions)
+
+
+def _choose(definitions: Definitions, name: str | None, messages: Messages) -> tree.Network | None:
+    """The network that is meant; None after a mistake, and then all are checked."""
+    names = list(definitions.networks)
+    if name is not None and name not in names:
+        near = nearest(name, names)
+        messages.error("N007", f"there is no network `{name}`", None, hint=f"did you mean `{near}`?" if near else f"the file has {', '.join(names) or 'none'}")
+    elif name is None and len(names) > 1:
+        messages.error("N008", f"the file has {len(names)} networks", None, hint=f"choose one: --network {names[0]} (or {', '.join(names[1:])})")
+    elif not names and not messages.errors:
+        messages.error("N009", "the file has no network", None, hint="write `network Name { input: (…) layers: … }`")
+    else:
+        return definitions.networks[name or names[0]] if names else None
+    return None
+
+
+def _standalone(program: Program):
+    """The files with imports left out, `param`s as they were set and other networks dropped."""
+    declared = program.definitions.params
+    extra = [n for n in program.parameters if n not in declared]
+    for i, file in enumerate(program.definitions.files):
+        items = []
+        for item in file.items:
+            if isinstance(item, tree.Param):
+                items.append(replace(item, value=_literal(program.parameters[item.name.text], item.value)))
+            elif isinstance(item, tree.Define) or (isinstance(item, tree.Network) and item.name.text == program.name):
+                items.append(item)
+        if i == 0:
+            place = file.items[0].span if file.items else None
+            added = [tree.Param(tree.Name(n, place), tree.Literal(program.parameters[n], place), place) for n in extra]
+            items = [*added, *items]
+        yield tree.File(file.source, tuple(items), ())
+
+
+def _literal(value, written: tree.Expr) -> tree.Expr:
+    """The expression as written, or the value that `--set` gave in its place."""
+    if isinstance(written, tree.Literal) and written.value == value and type(written.value) is type(value):
+        return written
+    if isinstance(value, tuple):
+        return tree.Sequence("tuple", tuple(_literal(v, written) for v in value), written.span)
+    return tree.Literal(value, written.span)

@@ -1,0 +1,68 @@
+"""Writing that leaves nothing half-written: beside its place, flushed to the disk, then renamed into it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def sync(path: Path) -> None:
+    """Flush a file's bytes, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all. OSError as the system gives it, with nothing left beside `path`."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    beside = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.chmod(0o644)  # mkstemp's file is its owner's alone
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+@contextmanager
+def fresh_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `target` when the block ends well and vanishes when it does not.
+
+    `target` must not exist, or be empty. What a killed process left beside it is removed; a process that still
+    writes there holds a lock (flock) on its folder and is left alone.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}.partial-"
+    for left in target.parent.glob(f"{prefix}*"):
+        descriptor = os.open(left, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(descriptor)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield folder
+        folder.chmod(0o755)
+        sync(folder)
+        folder.replace(target)
+        sync(target.parent)
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(folder, ignore_errors=True)  # gone already where the rename was done

@@ -1,0 +1,77 @@
+"""The keys and values of past tokens, so that each new token costs one token's work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+FIRST_CAPACITY = 64
+
+
+@dataclass(slots=True)
+class LayerCache:
+    """One layer's buffers (B, n_kv_heads, capacity, head_dim), filled up to `length`."""
+
+    keys: Tensor
+    values: Tensor
+    length: int = 0
+
+
+class KVCache:
+    """A cache for `model(ids, past_key_values=cache)`: buffers that double up to `max_length` tokens, and their views.
+
+    A forward pass reads `length` once, then calls `update` once a layer. `length` is what every layer holds, so it
+    moves on when the last layer has been written; while the very first pass is still naming its layers it counts only
+    those it has met. After a forward pass that failed half-way, `reset` before the next.
+    """
+
+    def __init__(self, max_length: int) -> None:
+        self.max_length = max_length
+        self._layers: dict[int, LayerCache] = {}
+
+    @property
+    def length(self) -> int:
+        """Tokens held by every layer."""
+        return min((layer.length for layer in self._layers.values()), default=0)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that the buffers have room for."""
+        return max((layer.keys.shape[2] for layer in self._layers.values()), default=0)
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store k and v (B, n_kv_heads, T, head_dim) after the layer's past; give all of both
+        (B, n_kv_heads, past + T, head_dim), as views into the buffers that the next update may move.
+
+        Raises ValueError beyond `max_length`.
+        """
+        held = self._layers.setdefault(layer, LayerCache(k[:, :, :0], v[:, :, :0]))
+        end = held.length + k.shape[2]
+        if end > held.keys.shape[2]:
+            held.keys = self._grown(held.keys, held.length, end)
+            held.values = self._grown(held.values, held.length, end)
+        held.keys[:, :, held.length : end] = k
+        held.values[:, :, held.length : end] = v
+        held.length = end
+        return held.keys[:, :, :end], held.values[:, :, :end]
+
+    def _grown(self, buffer: Tensor, length: int, needed: int) -> Tensor:
+        if needed > self.max_length:
+            raise ValueError(f"{needed} tokens do not fit a cache of {self.max_length}")
+        capacity = max(FIRST_CAPACITY, 1 << (needed - 1).bit_length())
+        batch, heads, _, width = buffer.shape
+        grown = buffer.new_empty(batch, heads, min(capacity, self.max_length), width)
+        grown[:, :, :length] = buffer[:, :, :length]
+        return grown
+
+    def select(self, rows: Tensor) -> None:
+        """Make the batch out of its rows (N,) int64: drops rows that are not named, repeats those named twice."""
+        for layer in self._layers.values():
+            layer.keys = layer.keys.index_select(0, rows)
+            layer.values = layer.values.index_select(0, rows)
+
+    def reset(self) -> None:
+        """Hold no token; the buffers stay for the next text of the same batch."""
+        for layer in self._layers.values():
+            layer.length = 0

@@ -1,0 +1,189 @@
+"""Text: from a prompt to samples, whole or as they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from torch import nn
+
+from neural.data.tokenizers import StreamDecoder, Tokenizer
+from neural.diagnostics.diagnostic import fail
+from neural.generation.decoding import BatchDecoder, evaluating
+from neural.generation.sampling import SamplingOptions
+from neural.generation.stopping import StopStrings
+
+
+class FinishReason(StrEnum):
+    LENGTH = "length"
+    STOP = "stop"
+    END_OF_TEXT = "end_of_text"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One continuation of a prompt.
+
+    text: without the prompt, the stop string and the end-of-text token. ids: every token drawn, theirs included.
+    finish_reason: None for a sample that was interrupted.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    finish_reason: FinishReason | None
+
+
+class Continuation:
+    """A sample that is being written: tokens in, text out as soon as it is certain."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], max_new_tokens: int) -> None:
+        self._decoder = StreamDecoder(tokenizer)
+        self._stops = StopStrings(stop)
+        self._eot_id, self._max_new_tokens = tokenizer.eot_id, max_new_tokens
+        self._pieces: list[str] = []
+        self.ids: list[int] = []
+        self.finish_reason = FinishReason.LENGTH if max_new_tokens == 0 else None
+
+    def push(self, token: int) -> str:
+        """Add a token; the text that is new and certain, whole characters only. Sets `finish_reason` at the end."""
+        self.ids.append(token)
+        ended = token == self._eot_id
+        piece = "" if ended else self._stops.push(self._decoder.push(token))
+        if not self._stops.found and (ended or len(self.ids) == self._max_new_tokens):
+            self.finish_reason = FinishReason.END_OF_TEXT if ended else FinishReason.LENGTH
+            piece += self._stops.push(self._decoder.flush())
+            piece += self._stops.flush()
+        if self._stops.found:
+            self.finish_reason = FinishReason.STOP
+        self._pieces.append(piece)
+        return piece
+
+    @property
+    def sample(self) -> Sample:
+        return Sample("".join(self._pieces), tuple(self.ids), self.finish_reason)
+
+
+class Generation:
+    """Continuations of one prompt, written step by step as one batch: iterate it once.
+
+    Each step gives the new text of every sample, a list of `num_samples` strings: whole characters, held back while
+    they may be the start of a stop string. `samples` is what is written so far.
+
+    model: follows the protocol of the generated source (`logits, cache = model(ids, past_key_values=cache)`).
+    context: the model's longest input, `program.context`. When it is full the newest 3/4 of it stay
+        (`decoding.kept_tokens`), so that any number of tokens can be asked for.
+    max_new_tokens: drawn at most, a sample. A sample ends sooner at the tokenizer's end-of-text, or at a string of
+        `stop`, which is looked for in the new text only.
+    options.seed: sample i is a function of (seed, i), whatever num_samples is.
+    truncate: "left" uses the newest `context` tokens of a prompt that is longer; None refuses it.
+
+    An empty prompt starts from the tokenizer's end-of-text. The model is put into evaluation mode while it is used.
+
+    Raises NeuralError: N910 an empty prompt where there is no end-of-text; N911 a prompt longer than the context; N912
+    max_new_tokens below 0; N913 num_samples below 1; N914 an empty stop string; and as `BatchDecoder`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        prompt: str,
+        options: SamplingOptions | None = None,
+        *,
+        context: int,
+        max_new_tokens: int,
+        num_samples: int = 1,
+        stop: Sequence[str] = (),
+        truncate: Literal["left"] | None = None,
+    ) -> None:
+        if max_new_tokens < 0:
+            fail("N912", f"{max_new_tokens} new tokens were asked for", hint="ask for 0 or more")
+        if num_samples < 1:
+            fail("N913", f"{num_samples} samples were asked for", hint="ask for 1 or more")
+        self._continuations = [Continuation(tokenizer, stop, max_new_tokens) for _ in range(num_samples)]
+        self._prompt = encode_prompt(tokenizer, prompt, context, truncate)
+        self._model, self._vocab_size, self._context = model, tokenizer.vocab_size, context
+        self._options = options or SamplingOptions()
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        return tuple(continuation.sample for continuation in self._continuations)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens drawn so far, of all samples together."""
+        return sum(len(continuation.ids) for continuation in self._continuations)
+
+    def __iter__(self) -> Iterator[list[str]]:
+        running = [c for c in self._continuations if c.finish_reason is None]
+        if not running:
+            return
+        with evaluating(self._model):
+            decoder = BatchDecoder(
+                self._model,
+                self._prompt,
+                self._options,
+                context=self._context,
+                num_samples=len(running),
+                vocab_size=self._vocab_size,
+            )
+            while running:
+                new = {id(c): c.push(token) for c, token in zip(running, decoder.step(), strict=True)}
+                yield [new.get(id(c), "") for c in self._continuations]
+                rows = [row for row, c in enumerate(running) if c.finish_reason is None]
+                if len(rows) < len(running):
+                    running = [running[row] for row in rows]
+                    decoder.keep(rows)
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str, context: int, truncate: Literal["left"] | None) -> list[int]:
+    """The prompt's tokens, 1 to `context` of them. Raises NeuralError N910 and N911, see `Generation`."""
+    ids = tokenizer.encode(prompt)
+    if not ids:
+        if tokenizer.eot_id is None:
+            fail(
+                "N910",
+                "the prompt is empty, and this tokenizer has no end-of-text token to start from",
+                hint="give the first characters of the text, such as --prompt 'A'",
+            )
+        return [tokenizer.eot_id]
+    if len(ids) > context and truncate is None:
+        fail(
+            "N911",
+            f"the prompt is {len(ids)} tokens long, and the model's context is {context}",
+            hint=f"shorten it, or use its newest {context} tokens with --truncate left",
+        )
+    return ids[-context:]
+
+
+def generate(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    prompt: str,
+    options: SamplingOptions | None = None,
+    *,
+    context: int,
+    max_new_tokens: int,
+    num_samples: int = 1,
+    stop: Sequence[str] = (),
+    truncate: Literal["left"] | None = None,
+) -> tuple[Sample, ...]:
+    """Write `num_samples` continuations of a prompt to their ends. Arguments and errors: see `Generation`, which also
+    gives the text as it is written: `for (piece,) in Generation(…)`.
+    """
+    generation = Generation(
+        model,
+        tokenizer,
+        prompt,
+        options,
+        context=context,
+        max_new_tokens=max_new_tokens,
+        num_samples=num_samples,
+        stop=stop,
+        truncate=truncate,
+    )
+    for _ in generation:
+        pass
+    return generation.samples

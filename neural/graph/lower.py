@@ -1,0 +1,427 @@
+"""Statements to nodes."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field, replace
+from pathlib import Path
+
+from neural.diagnostics.diagnostic import Edit, Fix, Label
+from neural.diagnostics.near import nearest
+from neural.diagnostics.source import Span
+from neural.graph import shorthand
+from neural.graph.bind import bind, with_defaults
+from neural.graph.builder import BlockBuilder
+from neural.graph.definitions import Definitions, FileParams
+from neural.graph.evaluate import Scope, evaluate, identifier
+from neural.graph.graph import Block, Node, Param, Tie
+from neural.graph.messages import Messages, Poisoned
+from neural.layers import REGISTRY
+from neural.layers.arguments import SIZE, Kind, Parameter, parameters
+from neural.layers.layer import Composite, Mismatch
+from neural.layers.merging import Add
+from neural.layers.values import Arg, Value, draw, same
+from neural.syntax.tree import Argument, Call, Define, Literal, Ref, Statement
+
+ANYTHING = Kind("a value", lambda _: True)
+SPECIAL = ("tied_to", "weights")  # arguments that every layer takes
+DEEPEST = 64  # defines within defines
+ADDED = ("d_model", "in_features", "length")  # what the axes of a block's input are called where no parameter gives them
+
+
+@dataclass
+class Frame:
+    """What the statements of one block see."""
+
+    scope: Scope
+    builder: BlockBuilder
+    values: dict[str, Value | None]  # by the author's names; None after a mistake
+    layers: dict[str, Node] = field(default_factory=dict)
+
+    def read(self, name: str) -> Value:
+        if self.values[name] is None:
+            raise Poisoned
+        return self.values[name]
+
+
+class Lowering:
+    """Lowers the statements of a program. One for each compilation."""
+
+    def __init__(self, definitions: Definitions, params: FileParams, messages: Messages) -> None:
+        self.definitions = definitions
+        self.params = params
+        self.messages = messages
+        self._bodies: dict[str, tuple[Statement, ...]] = {}  # of defines, shorthand rewritten
+        self._open: list[str] = []
+        self.lowered: set[str] = set()
+
+    # Statements
+
+    def body(self, statements: tuple[Statement, ...], running: Value | None, frame: Frame) -> Value | None:
+        """Lower statements in turn; the value of the last, None after a mistake."""
+        i = 0
+        while i < len(statements):
+            statement = statements[i]
+            run = shorthand.equal_run(statements, i)
+            first = len(frame.builder.nodes)
+            try:
+                out = self._statement(statement, running, frame)
+            except Poisoned:
+                out = None
+            except Mismatch as mismatch:
+                self._tell(mismatch, statement)
+                out = None
+            if run > 1 and self._repeats(statement, running, out, first, frame):
+                node = frame.builder.repeat(frame.builder.nodes[-1], Arg.of(run))
+                shorthand.repeated(list(statements[i : i + run]), self.messages)
+                out, i = node.outputs[0], i + run - 1
+            self._remember(statement, out, first, frame)
+            running, i = out, i + 1
+        return running
+
+    def _repeats(self, statement: Statement, running: Value | None, out: Value | None, first: int, frame: Frame) -> bool:
+        """Whether equal statements from here on may become one with a count."""
+        if running is None or out is None or statement.name or statement.repeat or len(frame.builder.nodes) != first + 1:
+            return False
+        node = frame.builder.nodes[-1]
+        return isinstance(node.layer, Block) and node.inputs == (running.name,) and same(running.shape, out.shape)
+
+    def _remember(self, statement: Statement, out: Value | None, first: int, frame: Frame) -> None:
+        if statement.name is None:
+            return
+        name = statement.name.text
+        if name == "input" or name in frame.values or name in frame.scope.parameters:
+            what = "a value" if name in frame.values or name == "input" else "a parameter"
+            self.messages.error("N203", f"`{name}` is {what} already", statement.name.span, "a second meaning", hint="choose another name")
+        else:
+            frame.values[name] = out
+        if len(frame.builder.nodes) > first:
+            frame.layers[name] = frame.builder.nodes[-1]
+
+    def _tell(self, mismatch: Mismatch, statement: Statement) -> None:
+        at = next((a.value.span for a in statement.arguments if a.name and a.name.text == mismatch.argument), None)
+        if at is None and mismatch.argument:
+            at = next((a.value.span for a in statement.arguments if a.name is None and not isinstance(a.value, Ref)), None)
+        self.messages.error(mismatch.code, mismatch.title, at or statement.layer.span, mismatch.label, hint=mismatch.hint)
+
+    def _statement(self, statement: Statement, running: Value | None, frame: Frame) -> Value:
+        name = statement.layer.text
+        if name == "Residual":
+            return self._residual(statement, running, frame)
+        if statement.body is not None:
+            raise self.messages.error("N206", f"`{name}` takes no body", statement.layer.span, "only Residual does")
+        inputs, arguments = self._inputs(statement, running, frame)
+        if name in self.definitions.defines:
+            return self._call(self.definitions.defines[name], statement, inputs, arguments, frame)
+        if name in REGISTRY:
+            return self._layer(REGISTRY[name], statement, inputs, arguments, frame)
+        near = nearest(name, [*self.definitions.defines, *REGISTRY, "Residual"])
+        fix = near and Fix(f"rename it to `{near}`", (Edit(statement.layer.span, near),))
+        hint = f"did you mean `{near}`?" if near else f"write `define {name}(…) {{ … }}`, or import the file that has it"
+        raise self.messages.error("N207", f"there is no layer `{name}`", statement.layer.span, "unknown", hint=hint, fix=fix)
+
+    def _inputs(self, statement: Statement, running: Value | None, frame: Frame) -> tuple[tuple[Value | None, ...], tuple[Argument, ...]]:
+        """The values that the first positional arguments name, and the arguments that are left."""
+        named: list[Value | None] = []
+        for argument in statement.arguments:
+            ref = argument.value
+            if argument.name is not None or not isinstance(ref, Ref) or ref.dollar or ref.name not in frame.values:
+                break
+            named.append(frame.values[ref.name])
+        rest = statement.arguments[len(named) :]
+        for argument in rest:
+            late = argument.value
+            if argument.name is None and isinstance(late, Ref) and not late.dollar and late.name in frame.values:
+                raise self.messages.error("N208", f"the value `{late.name}` stands behind an argument", argument.span, hint="values come first")
+            if argument.name is None and isinstance(late, Ref) and not late.dollar and late.name not in frame.scope.names():
+                near = nearest(late.name, [*frame.values, *frame.scope.names()])
+                hint = f"did you mean `{near}`?" if near else "name a value with `name = Layer(…)` above, or a parameter"
+                raise self.messages.error("N209", f"no value and no parameter is called `{late.name}`", late.span, hint=hint)
+        return tuple(named) or (running,), rest
+
+    def _special(self, statement: Statement, frame: Frame) -> tuple[str | None, Node | None, Argument | None]:
+        """`weights="…"` and `tied_to=name`: the file, the layer, and where it is named."""
+        weights = tied = place = None
+        for argument in statement.arguments:
+            if argument.name is None or argument.name.text not in SPECIAL:
+                continue
+            if argument.name.text == "weights":
+                if not isinstance(argument.value, Literal) or not isinstance(argument.value.value, str):
+                    raise self.messages.error("N312", "`weights` takes the name of a file", argument.value.span)
+                weights = argument.value.value
+                self.check_weights(weights, argument.value.span)
+                continue
+            ref = argument.value
+            place = argument
+            tied = frame.layers.get(ref.name) if isinstance(ref, Ref) else None
+            if tied is None:
+                near = nearest(ref.name, frame.layers) if isinstance(ref, Ref) else None
+                hint = f"did you mean `{near}`?" if near else "name a layer above: `tokens = Embedding(…)`, then `tied_to=tokens`"
+                raise self.messages.error("N210", "`tied_to` takes the name of a layer above in the same block", ref.span, hint=hint)
+        return weights, tied, place
+
+    def check_weights(self, file: str, span: Span) -> None:
+        """Warn of weights that are not there yet."""
+        if not file.startswith("hf:") and not (Path(span.source.name).parent / file).exists():
+            self.messages.warning("N211", f"there is no file {file} yet", span, "needed when the program runs")
+
+    def _repeat(self, statement: Statement, scope: Scope) -> Arg | None:
+        if statement.repeat is None:
+            return None
+        count = evaluate(statement.repeat, scope, self.messages)
+        if not SIZE.accepts(count.value):
+            raise self.messages.error("N313", f"a statement is repeated {SIZE.expected} times", statement.repeat.span, f"this is {count.value!r}")
+        return count
+
+    # Layers
+
+    def _layer(self, cls: type, statement: Statement, inputs: tuple[Value | None, ...], arguments, frame: Frame) -> Value:
+        name = statement.layer.text
+        declared = parameters(cls)
+        given, _ = bind(name, declared, arguments, frame.scope, self.messages, statement.layer.span, skip=lambda n: n in SPECIAL)
+        weights, tied, place = self._special(statement, frame)
+        repeat = self._repeat(statement, frame.scope)
+        self._arity(cls, name, inputs, statement)
+        known = _known(inputs)
+        layer = cls(**with_defaults(declared, given))
+        own = statement.name.text if statement.name else None
+        if isinstance(layer, Composite):
+            block, passed = self._composite(layer, name, known, given)
+            node = frame.builder.add(block, known, name=own, kind=name, span=statement.span, arguments=passed, weights_from=weights)
+        else:
+            node = frame.builder.add(layer, known, name=own, kind=name, span=statement.span, weights_from=weights)
+        if tied is not None:
+            self._tie(node, tied, place, known, frame)
+        return self._counted(node, repeat, known, statement, frame)
+
+    def _arity(self, cls: type, name: str, inputs: tuple[Value | None, ...], statement: Statement) -> None:
+        low, high = cls.arity
+        if not low <= len(inputs) <= high:
+            wanted = f"{low} or more values" if high > 9 else f"{low} to {high} values" if high > low else f"{low} value{'s' * (low != 1)}"
+            hint = f"name them: `a = …`, `b = …`, then `{name}(a, b)`" if low > 1 else None
+            raise self.messages.error("N403", f"{name} takes {wanted}, and has {len(inputs)}", statement.span, hint=hint)
+
+    def _tie(self, node: Node, source: Node, place: Argument, inputs: tuple[Value, ...], frame: Frame) -> None:
+        values = {v.name: v for v in (*frame.builder.inputs, *(v for n in frame.builder.nodes for v in n.outputs))}
+        shapes = []
+        for n in (source, node):
+            own = {} if isinstance(n.layer, Block) else {w.name: w.shape for w in n.layer.weights(*(values[i] for i in n.inputs))}
+            shapes.append(own.get("weight") if n.repeat is None else None)
+        if None in shapes or any(len(s) != 2 for s in shapes):
+            raise self.messages.error("N210", "only layers with one matrix share it: Dense, Output and Embedding", place.value.span)
+        if shapes[0] != shapes[1] and shapes[0] != shapes[1][::-1]:
+            title = f"a weight of {shapes[1]} cannot be one of {shapes[0]}"
+            raise self.messages.error("N413", title, place.value.span, "the other layer's", secondary=_seen(source, f"this is {shapes[0]}"))
+        transposed = shapes[0] != shapes[1]
+        if transposed and not hasattr(node.layer, "use_bias"):
+            raise self.messages.error("N413", f"a table of {shapes[1]} cannot be a weight of {shapes[0]}", place.value.span)
+        frame.builder.ties.append(Tie(node.name, source.name, transposed))
+
+    def _counted(self, node: Node, repeat: Arg | None, inputs: tuple[Value, ...], statement: Statement, frame: Frame) -> Value:
+        out = node.outputs[0]
+        if repeat is None:
+            return out
+        if len(inputs) != 1:
+            raise self.messages.error("N414", "a repeated statement reads one value, its own result", statement.repeat.span)
+        if not same(inputs[0].shape, out.shape) or inputs[0].dtype != out.dtype:
+            title = f"a repeated statement keeps its input's shape, and this makes {draw(out.shape)} of {draw(inputs[0].shape)}"
+            raise self.messages.error("N414", title, statement.layer.span, hint="repeat it without a change of width")
+        if any(t.target == node.name for t in frame.builder.ties):
+            raise self.messages.error("N414", "copies have weights of their own, and this one's is tied", statement.repeat.span)
+        if not isinstance(node.layer, Block) and node.layer.effects(*inputs):
+            raise self.messages.error("N414", f"{statement.layer.text} is repeated inside a `define`", statement.repeat.span, hint="wrap it: `define`")
+        return frame.builder.repeat(node, repeat).outputs[0]
+
+    # Blocks
+
+    def _residual(self, statement: Statement, running: Value | None, frame: Frame) -> Value:
+        shortcut = self._shortcut(statement)
+        repeat = self._repeat(statement, frame.scope)
+        if not statement.body:
+            raise self.messages.error("N206", "Residual needs a body", statement.layer.span, hint="write `Residual { … }`")
+        if repeat is not None:
+            return self._repeated_residual(statement, running, repeat, frame)
+        body = self.body(statement.body, running, frame)
+        if running is None or body is None:
+            raise Poisoned
+        if shortcut is not None:
+            running = self._statement(shortcut, running, frame)
+        if not same(running.shape, body.shape) or running.dtype != body.dtype:
+            into, out = draw(running.shape), draw(body.shape)
+            last = Label(statement.body[-1].layer.span, f"the body ends with {out}")
+            hint = "end the body with the width that it began with, or project: `Residual(shortcut=Dense(…)) { … }`"
+            title = f"a residual adds {into} and {out}"
+            raise self.messages.error("N401", title, statement.layer.span, f"enters with {into}", secondary=(last,), hint=hint)
+        own = statement.name.text if statement.name else None
+        return frame.builder.add(Add(), (running, body), name=own, kind="Add", span=statement.span).outputs[0]
+
+    def _shortcut(self, statement: Statement) -> Statement | None:
+        for argument in statement.arguments:
+            call = argument.value
+            if argument.name is None or argument.name.text != "shortcut" or not isinstance(call, Call):
+                span = argument.span
+                raise self.messages.error("N301", "Residual takes `shortcut=Layer(…)` and nothing else", span, hint="write `Residual { … }`")
+            return Statement(None, call.callee, call.arguments, None, None, call.span)
+        return None
+
+    def _repeated_residual(self, statement: Statement, running: Value | None, repeat: Arg, frame: Frame) -> Value:
+        """Copies need a class of their own: a define without a name."""
+        if running is None:
+            raise Poisoned
+        name = "".join(p.capitalize() for p in (statement.name.text if statement.name else "residual_block").split("_"))
+        scope = Scope({}, lambda ref: frame.scope.read(ref).named(identifier(ref.name)), frame.scope.names())
+        inner = self._inward(running, [], scope)
+        builder = BlockBuilder((inner,))
+        child = Frame(scope, builder, {"input": inner})
+        out = self.body((replace(statement, repeat=None, name=None),), inner, child)
+        if out is None:
+            raise Poisoned
+        params, passed = _added_axes(inner, running, ())
+        params += [Param(identifier(n), a) for n, a in scope.lifted.items()]
+        passed += [(identifier(n), frame.scope.read(Ref(n, True, statement.span))) for n in scope.lifted]
+        block = builder.finish(name, tuple(params), out)
+        own = statement.name.text if statement.name else None
+        node = frame.builder.add(block, (running,), name=own, kind="ResidualBlock", span=statement.span, arguments=tuple(passed))
+        return self._counted(node, repeat, (running,), statement, frame)
+
+    def _call(self, define: Define, statement: Statement, inputs: tuple[Value | None, ...], arguments, frame: Frame) -> Value:
+        name = define.name.text
+        if name in REGISTRY:
+            self.messages.note("N212", f"`{name}` here is the define, and hides the built-in layer", define.name.span)
+        if name in self._open or len(self._open) >= DEEPEST:
+            circle = " → ".join([*self._open, name][-4:])
+            raise self.messages.error("N213", f"`{name}` is made of itself: {circle}", statement.layer.span, "recursion never ends")
+        declared = tuple(Parameter(p.name.text, ANYTHING, MISSING if p.default is None else None, "") for p in define.parameters)
+        given, _ = bind(name, declared, arguments, frame.scope, self.messages, statement.layer.span, skip=lambda n: n in SPECIAL)
+        weights, tied, place = self._special(statement, frame)
+        if tied is not None:
+            raise self.messages.error("N210", "a define has no weight of its own to share", place.span)
+        repeat = self._repeat(statement, frame.scope)
+        if len(inputs) != 1:
+            raise self.messages.error("N403", f"{name} takes 1 value, and has {len(inputs)}", statement.span)
+        known = _known(inputs)
+        block, passed = self._instantiate(define, known[0], given, frame)
+        own = statement.name.text if statement.name else None
+        node = frame.builder.add(block, known, name=own, kind=name, span=statement.span, arguments=passed, weights_from=weights)
+        return self._counted(node, repeat, known, statement, frame)
+
+    def _instantiate(self, define: Define, outer: Value, given: dict[str, Arg], frame: Frame) -> tuple[Block, tuple]:
+        """A define with its parameters' values and its input's shape settled."""
+        name = define.name.text
+        bound: dict[str, Arg | None] = {n: Arg(a.value, identifier(n), a.root) for n, a in given.items()}
+        scope = Scope(bound, self.params.read, self.params.scope.outer_names)
+        params = self._parameters(define, given, scope)
+        inner = self._inward(outer, [(n, bound[n], given[n]) for n in given], scope, self._widths(define))
+        builder = BlockBuilder((inner,))
+        self._open.append(name)
+        try:
+            out = self.body(self.statements_of(define), inner, Frame(scope, builder, {"input": inner}))
+        finally:
+            self._open.pop()
+        if out is None or any(a is None for a in bound.values()):
+            raise Poisoned
+        self.lowered.add(name)
+        axes, passed = _added_axes(inner, outer, params)
+        lifted = [Param(identifier(n), a) for n, a in scope.lifted.items()]
+        passed += [(identifier(n), a) for n, a in given.items()]
+        passed += [(identifier(n), self._handed_down(n, frame)) for n in scope.lifted]
+        return builder.finish(name, (*axes, *params, *lifted), out), tuple(passed)
+
+    def _handed_down(self, name: str, frame: Frame) -> Arg:
+        """A parameter of the file that a define reads is its constructor's argument, handed down by every caller."""
+        ref = Ref(name, True, None)
+        if name in frame.scope.parameters:  # the caller's own parameter of that name hides it
+            arg = self.params.read(ref)
+            return arg.named(repr(arg.value))
+        return frame.scope.read(ref)
+
+    def _parameters(self, define: Define, given: dict[str, Arg], scope: Scope) -> tuple[Param, ...]:
+        required, optional = [], []
+        for p in define.parameters:
+            name = p.name.text
+            default = None
+            if p.default is not None:
+                try:
+                    value = evaluate(p.default, scope, self.messages)
+                    default = value.text
+                    if name not in given:
+                        scope.parameters[name] = Arg(value.value, identifier(name), value.root)
+                except Poisoned:
+                    scope.parameters.setdefault(name, None)
+            arg = scope.parameters.get(name) or Arg.of(None)
+            (required if default is None else optional).append(Param(identifier(name), arg, default))
+        return (*required, *optional)
+
+    def _widths(self, define: Define) -> set[str]:
+        """Parameters that the body uses as a width."""
+        found = set()
+        for statement in shorthand._every(define.body):
+            for argument in statement.arguments:
+                keyed = argument.name and (argument.name.text in ("units", "output_dim") or isinstance(argument.value, Ref) and argument.value.name == argument.name.text)
+                if isinstance(argument.value, Ref) and keyed:
+                    found.add(argument.value.name)
+        return found
+
+    def _inward(self, outer: Value, bound: list[tuple[str, Arg, Arg]], scope: Scope, widths: set[str] = frozenset()) -> Value:
+        """The input in the terms of the block: its width by a parameter that has the value, else by one that is added."""
+
+        def inside(axis: Arg, last: bool) -> Arg:
+            if axis.axis == "B":
+                return axis
+            equal = [(own, passed.text == axis.text, n in widths) for n, own, passed in bound if type(passed.value) is int and passed.value == axis.value]
+            if last and equal:
+                return replace(axis, text=max(equal, key=lambda e: e[1:])[0].text)
+            added = ("d_model" if len(outer.shape) == 3 else "in_features") if last else "length"
+            return replace(axis, text=added if added not in scope.names() else f"{added}_in")
+
+        return Value("x", tuple(inside(a, i == len(outer.shape) - 1) for i, a in enumerate(outer.shape)), outer.dtype)
+
+    def _composite(self, layer: Composite, name: str, inputs: tuple[Value, ...], given: dict[str, Arg]) -> tuple[Block, tuple]:
+        bound = {n: Arg(a.value, n, a.root) for n, a in given.items() if a.value is not None and not isinstance(a.value, bool)}
+        inner = self._inward(inputs[0], [(n, bound[n], given[n]) for n in bound], Scope(bound))
+        builder = BlockBuilder((inner,))
+        inside = replace(layer, **bound)
+
+        def build(cls: type, *values: Value, name: str | None = None, **arguments: Arg) -> Value:
+            return builder.add(cls(**arguments), values, name=name, kind=cls.__name__).outputs[0]
+
+        out = inside.body(build, inner)
+        params, passed = _added_axes(inner, inputs[0], ())
+        params += [Param(n, a) for n, a in bound.items()]
+        return builder.finish(name, tuple(params), out), (*passed, *((n, given[n]) for n in bound))
+
+    def statements_of(self, define: Define) -> tuple[Statement, ...]:
+        """A define's body with the shorthand rewritten."""
+        name = define.name.text
+        if name not in self._bodies:
+            body = shorthand.residuals(define.body, self.messages)
+            self._bodies[name] = shorthand.projections(replace(define, body=body), self.messages)
+        return self._bodies[name]
+
+    def check_uncalled(self) -> None:
+        """Tell the mistakes of defines that were never lowered, as far as they show without values."""
+        for name, define in self.definitions.defines.items():
+            if name in self.lowered:
+                continue
+            scope = Scope({p.name.text: None for p in define.parameters}, self.params.read, self.params.scope.outer_names)
+            if not define.body:
+                self.messages.error("N206", f"the define `{name}` is empty", define.name.span, hint="give it a layer")
+            self._open.append(name)
+            self.body(self.statements_of(define), None, Frame(scope, BlockBuilder(()), {"input": None}))
+            self._open.pop()
+
+
+def _known(inputs: tuple[Value | None, ...]) -> tuple[Value, ...]:
+    if any(v is None for v in inputs):
+        raise Poisoned
+    return inputs
+
+
+def _added_axes(inner: Value, outer: Value, params: tuple[Param, ...]) -> tuple[list[Param], list[tuple[str, Arg]]]:
+    """Constructor arguments for the axes of the input that no parameter gives, and what is passed for them."""
+    own = {p.name for p in params}
+    axes = [(i, o) for i, o in zip(inner.shape, outer.shape, strict=True) if i.axis != "B" and i.text.startswith(ADDED) and i.text not in own]
+    return [Param(i.text, i) for i, _ in axes], [(i.text, o) for i, o in axes]
+
+
+def _seen(node: Node, text: str) -> tuple[Label, ...]:
+    return (Label(node.span, text),) if node.span else ()

@@ -1,0 +1,184 @@
+"""A `network` to a graph with its settings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from neural.diagnostics.source import Span
+from neural.graph import shorthand
+from neural.graph.builder import BlockBuilder
+from neural.graph.definitions import Definitions, FileParams
+from neural.graph.evaluate import Scope, evaluate, identifier
+from neural.graph.graph import Block, Network, Node, Param, primitives
+from neural.graph.lower import Frame, Lowering
+from neural.graph.messages import Messages, Poisoned
+from neural.graph.sections import CROSS_ENTROPIES, check_keys, lower_settings
+from neural.graph.settings import Settings
+from neural.layers.activation import Activation
+from neural.layers.arguments import SIZE
+from neural.layers.attention import Attention
+from neural.layers.dense import Dense
+from neural.layers.effects import Positions, Rotary
+from neural.layers.embedding import Embedding
+from neural.layers.values import BATCH, Arg, Value
+from neural.syntax import tree
+
+TOKENIZER_SIZES = {"gpt2": 50257, "byte": 257}
+
+
+def lower_network(definitions: Definitions, params: FileParams, network: tree.Network, messages: Messages) -> Network | None:
+    """The graph, or None after mistakes."""
+    lowering = Lowering(definitions, params, messages)
+    scope = Scope({}, params.read, params.scope.outer_names)
+    sections = check_keys(network, messages)
+    settings = lower_settings(sections, scope, messages)
+    inputs = _inputs(sections, network, scope, messages)
+    layers = sections["layers"].value if "layers" in sections else ()
+    if not layers:
+        messages.error("N512", f"the network `{network.name.text}` has no layers", network.name.span, hint="add `layers:` and statements below it")
+    statements = shorthand.residuals(tuple(layers), messages)
+    if settings.loss in CROSS_ENTROPIES:
+        statements = shorthand.softmax_head(statements, messages)
+    block = _block(lowering, network, statements, inputs, scope, params, messages)
+    if block is not None and _needs_positions(block):
+        block = _with_positions(lowering, network, statements, inputs, scope, params, messages) or block
+    lowering.check_uncalled()
+    if block is None or messages.errors:
+        return None
+    return _described(block, settings, sections, network, messages)
+
+
+def _inputs(sections: dict, network: tree.Network, scope: Scope, messages: Messages) -> tuple[tuple[str, tuple[Arg, ...], Span], ...]:
+    """Name, shape without the batch, and place of each input."""
+    if "input" not in sections:
+        messages.error("N512", f"the network `{network.name.text}` has no input", network.name.span, hint="add `input: (1024,)`: its shape without the batch")
+        return ()
+    value = sections["input"].value
+    entries = [(e.key.text, e.value) for e in value.entries] if isinstance(value, tree.Map) else [("input", value)]
+    found = []
+    for name, expr in entries:
+        try:
+            found.append((name, _input_shape(expr, scope, messages), expr.span))
+        except Poisoned:
+            found.append((name, (), expr.span))
+    if not entries:
+        messages.error("N513", "an input needs a name and a shape", value.span, hint="write `input: { left: (100,), right: (100,) }`")
+    return tuple(found)
+
+
+def _input_shape(expr: tree.Expr, scope: Scope, messages: Messages) -> tuple[Arg, ...]:
+    if not isinstance(expr, tree.Sequence):
+        evaluate(expr, scope, messages)
+        raise messages.error("N513", "an input is a shape in brackets, without the batch", expr.span, hint=f"write `({expr.span.text},)`")
+    axes = [evaluate(i, scope, messages) for i in expr.items]
+    for axis, item in zip(axes, expr.items, strict=True):
+        if not SIZE.accepts(axis.value):
+            raise messages.error("N513", f"an axis of an input is {SIZE.expected}", item.span, f"this is {axis.value!r}")
+    if not axes:
+        raise messages.error("N513", "an input has at least one axis", expr.span, hint="write `input: (1024,)`")
+    return tuple(axes)
+
+
+def _block(lowering: Lowering, network, statements, inputs, scope: Scope, params: FileParams, messages: Messages) -> Block | None:
+    values = tuple(_input_value(name, shape, statements, len(inputs)) for name, shape, _ in inputs if shape)
+    builder = BlockBuilder(values)
+    known: dict[str, Value | None] = {name: None for name, _, _ in inputs}
+    known |= {name: v for (name, shape, _), v in zip([i for i in inputs if i[1]], values, strict=True)}
+    known.setdefault("input", next(iter(known.values()), None))
+    out = lowering.body(statements, known["input"], Frame(scope, builder, known))
+    if out is None or not inputs:
+        return None
+    return builder.finish(identifier(network.name.text), _params(scope, params), out)
+
+
+def _input_value(name: str, shape: tuple[Arg, ...], statements, count: int) -> Value:
+    """Ids where an Embedding reads them, numbers elsewhere. The axis of ids is the length T."""
+    reads_ids = len(shape) == 1 and any(_reads(s, name, i == 0 and count == 1) for i, s in enumerate(statements) if s.layer.text == "Embedding")
+    own = name if name != "input" else "input_ids" if reads_ids else "x"
+    if reads_ids:
+        return Value(own, (BATCH, replace(shape[0], axis="T")), "int64")
+    return Value(own, (BATCH, *shape), "float32")
+
+
+def _reads(statement: tree.Statement, name: str, first: bool) -> bool:
+    named = [a.value.name for a in statement.arguments if a.name is None and isinstance(a.value, tree.Ref) and not a.value.dollar]
+    return name in named or (first and not named)
+
+
+def _params(scope: Scope, params: FileParams) -> tuple[Param, ...]:
+    """The parameters of the file that the network reads, with those that their defaults read, in the file's order."""
+    wanted, queue = set(), list(scope.lifted)
+    while queue:
+        name = queue.pop()
+        if name not in wanted:
+            wanted.add(name)
+            default = params.defaults.get(name)
+            queue += [n for n in params.declared if default and identifier(n) in default.replace("(", " ").replace(")", " ").replace(",", " ").split()]
+    order = [*params.declared, *(n for n in params.sets if n not in params.declared)]
+    found = []
+    for name in order:
+        if name in wanted:
+            arg = params.read(tree.Ref(name, True, None))
+            found.append(Param(identifier(name), arg, params.defaults.get(name) or repr(arg.value)))
+    return tuple(found)
+
+
+def _needs_positions(block: Block) -> bool:
+    attends = any(isinstance(p.node.layer, Attention) for p in primitives(block, once=True))
+    embeds = any(isinstance(n.layer, Embedding) for n in block.nodes)
+    return attends and embeds and not any(isinstance(e, Positions | Rotary) for e in block.effects())
+
+
+def _with_positions(lowering: Lowering, network, statements, inputs, scope: Scope, params: FileParams, messages: Messages) -> Block | None:
+    shape, expr = next((i[1], i[2]) for i in inputs)
+    length = next(s.value.items[0] for s in network.sections if s.key.text == "input" and isinstance(s.value, tree.Sequence))
+    text = length.span.text
+    added = shorthand.positions(statements, text, length, messages)
+    return added and _block(lowering, network, added, inputs, scope, params, messages)
+
+
+def _described(block: Block, settings: Settings, sections: dict, network: tree.Network, messages: Messages) -> Network | None:
+    """What the rest of the compiler wants to know of the whole network; and the checks that need it."""
+    values = block.values()
+    source, out = block.inputs[0], values[block.outputs[0]]
+    nodes = list(primitives(block, once=True))
+    attentions = [p.node.layer for p in nodes if isinstance(p.node.layer, Attention)]
+    ids = len(block.inputs) == 1 and source.dtype == "int64"
+    vocabulary = next((n.layer.input_dim.value for n in block.nodes if isinstance(n.layer, Embedding) and n.inputs == (source.name,)), None)
+    classifies = settings.loss in CROSS_ENTROPIES
+    models_language = ids and classifies and len(out.shape) == 3 and out.shape[1].axis == "T" and out.shape[-1].value == vocabulary
+    causal = bool(attentions) and all(a.causal.value for a in attentions) and not any(p.node.layer.mixes_positions for p in nodes)
+    _check_head(block, out, settings, sections, classifies, messages)
+    if models_language and attentions and not all(a.causal.value for a in attentions):
+        messages.warning(
+            "N606", "a language model whose attention is not causal sees the tokens that it is to predict", sections["layers"].key.span,
+            hint="write `causal=true` in its attention",
+        )  # fmt: skip
+    if models_language and settings.tokenizer in TOKENIZER_SIZES and vocabulary < TOKENIZER_SIZES[settings.tokenizer]:
+        needed = TOKENIZER_SIZES[settings.tokenizer]
+        title = f'the tokenizer "{settings.tokenizer}" has {needed} ids, and the vocabulary has {vocabulary}'
+        messages.error("N514", title, sections["tokenizer"].value.span, hint=f"make the Embedding's input_dim {needed}")
+    return Network(
+        block, settings, source.shape[1].value if ids else None, vocabulary if models_language else None,
+        cached=causal and ids and len(out.shape) == 3, classifies=classifies, init="gpt2" if attentions else "glorot",
+    )  # fmt: skip
+
+
+def _check_head(block: Block, out: Value, settings: Settings, sections: dict, classifies: bool, messages: Messages) -> None:
+    if settings.loss is None:
+        return
+    place = sections["loss"].value.span
+    if out.dtype != "float32":
+        messages.error("N515", "the network's output is ids, and a loss takes numbers", place)
+    elif classifies and _ends_in_softmax(block):
+        messages.error("N516", "the loss takes logits, and a softmax inside a define comes before it", place, "would be applied twice", hint="end the network with a Dense")
+    elif classifies and out.shape[-1].value == 1:
+        hint = 'use "binary_crossentropy" for one output, or two units or more'
+        messages.error("N515", f"{settings.loss} chooses among classes, and the output has one", place, hint=hint)
+
+
+def _ends_in_softmax(block: Block) -> bool:
+    node: Node = next(n for n in block.nodes if block.outputs[0] in (v.name for v in n.outputs))
+    if isinstance(node.layer, Block):
+        return _ends_in_softmax(node.layer)
+    return isinstance(node.layer, Activation | Dense) and node.layer.activation.value == "softmax"

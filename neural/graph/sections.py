@@ -1,0 +1,194 @@
+"""The sections of a network, but its layers, to settings."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, fields
+
+from neural.diagnostics.diagnostic import Edit, Fix, Label
+from neural.diagnostics.near import nearest
+from neural.graph.bind import bind, with_defaults
+from neural.graph.evaluate import Scope, evaluate
+from neural.graph.messages import Messages, Poisoned
+from neural.graph.settings import Choice, Settings, Train
+from neural.layers.arguments import BOOLEAN, COUNT, NOT_NEGATIVE, POSITIVE, RATE, SIZE, Kind, Parameter, argument, choice, parameters
+from neural.layers.values import Arg
+from neural.syntax.tree import Argument, Call, Literal, Map, Network, Section, Sequence
+
+SECTIONS = ("input", "layers", "loss", "optimizer", "lr_schedule", "metrics", "tokenizer", "data", "train", "execution")
+
+LOSSES = ("sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy", "mean_squared_error", "mean_absolute_error")
+CROSS_ENTROPIES = ("sparse_categorical_crossentropy", "categorical_crossentropy")
+METRICS = ("accuracy", "perplexity", "bits_per_byte", "mean_squared_error", "mean_absolute_error")
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Kingma and Ba 2015."""
+
+    learning_rate: object = argument(POSITIVE, Arg.of(1e-3))
+    beta_1: object = argument(RATE, Arg.of(0.9))
+    beta_2: object = argument(RATE, Arg.of(0.999))
+    epsilon: object = argument(POSITIVE, Arg.of(1e-7))
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    weight_decay: object = argument(NOT_NEGATIVE, Arg.of(0.004))
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent with momentum."""
+
+    learning_rate: object = argument(POSITIVE, Arg.of(0.01))
+    momentum: object = argument(RATE, Arg.of(0.0))
+    nesterov: object = argument(BOOLEAN, Arg.of(False))
+    weight_decay: object = argument(NOT_NEGATIVE, Arg.of(0.0))
+
+
+@dataclass(frozen=True)
+class CosineDecay:
+    """Linear warm-up, then half a cosine down to the minimum at the last step (Loshchilov and Hutter 2017)."""
+
+    warmup_steps: object = argument(COUNT, Arg.of(0))
+    min_learning_rate: object = argument(NOT_NEGATIVE, Arg.of(0.0))
+    decay_steps: object = argument(SIZE.optional(), Arg.of(None), doc="the step of the minimum; by default the last")
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Linear warm-up, then the optimizer's learning rate."""
+
+    warmup_steps: object = argument(COUNT, Arg.of(0))
+
+
+OPTIMIZERS = {cls.__name__: cls for cls in (AdamW, Adam, SGD)}
+SCHEDULES = {cls.__name__: cls for cls in (CosineDecay, Constant)}
+
+ANY_TEXT = Kind("a string", lambda v: isinstance(v, str) and v != "")
+_TRAIN_KINDS = {
+    "steps": SIZE, "epochs": POSITIVE, "batch_size": SIZE, "gradient_accumulation": SIZE, "gradient_clip": POSITIVE.optional(),
+    "validation_split": RATE, "eval_every": SIZE, "eval_batches": SIZE, "sample_every": COUNT, "save_every": SIZE,
+    "keep_checkpoints": SIZE, "log_every": SIZE, "seed": COUNT,
+}  # fmt: skip
+TRAIN = tuple(Parameter(f.name, _TRAIN_KINDS[f.name], Arg.of(f.default), "") for f in fields(Train))
+EXECUTION = (Parameter("device", choice("auto", "cpu", "cuda"), Arg.of("auto"), "where it runs"),)
+
+
+def check_keys(network: Network, messages: Messages) -> dict[str, Section]:
+    """The sections by name; unknown ones and second ones are told."""
+    found: dict[str, Section] = {}
+    for section in network.sections:
+        key = section.key.text
+        if key not in SECTIONS:
+            near = nearest(key, SECTIONS)
+            fix = near and Fix(f"rename it to `{near}`", (Edit(section.key.span, near),))
+            hint = f"did you mean `{near}`?" if near else f"a network has {', '.join(SECTIONS)}"
+            messages.error("N501", f"a network has no section `{key}`", section.key.span, "unknown", hint=hint, fix=fix)
+        elif key in found:
+            first = (Label(found[key].key.span, "first here"),)
+            messages.error("N502", f"the section `{key}` stands twice", section.key.span, "again here", secondary=first)
+        else:
+            found[key] = section
+    return found
+
+
+def lower_settings(sections: dict[str, Section], scope: Scope, messages: Messages) -> Settings:
+    """All sections but `input` and `layers`. After mistakes, the defaults stand in."""
+    readers = {
+        "loss": lambda v: _named(v, "loss", LOSSES, "N503", scope, messages),
+        "optimizer": lambda v: _choice(v, "optimizer", OPTIMIZERS, "N504", scope, messages),
+        "lr_schedule": lambda v: _choice(v, "schedule", SCHEDULES, "N505", scope, messages),
+        "metrics": lambda v: _metrics(v, scope, messages),
+        "tokenizer": lambda v: _text(v, "tokenizer", scope, messages),
+        "data": lambda v: _text(v, "data", scope, messages),
+        "train": lambda v: Train(**_map(v, "train", TRAIN, scope, messages)),
+        "execution": lambda v: _map(v, "execution", EXECUTION, scope, messages),
+    }
+    settings = {}
+    for key, read in readers.items():
+        if key in sections:
+            try:
+                settings[key] = read(sections[key].value)
+            except Poisoned:
+                continue
+    settings.setdefault("optimizer", _defaults("AdamW", AdamW))
+    made = Settings(**settings)
+    _check_together(made, sections, messages)
+    return made
+
+
+def _check_together(settings: Settings, sections: dict[str, Section], messages: Messages) -> None:
+    if settings.lr_schedule and "lr_schedule" in sections:
+        rate, low = settings.optimizer.arguments["learning_rate"], settings.lr_schedule.arguments.get("min_learning_rate") or 0
+        if low > rate:
+            span = sections["lr_schedule"].value.span
+            messages.error("N508", f"the schedule's minimum {low} is above the learning rate {rate}", span, hint="lower it")
+    if settings.train.steps and settings.train.epochs:
+        span = sections["train"].key.span
+        messages.error("N507", "`steps` and `epochs` both say how long to train", span, hint="keep one of them")
+
+
+def _named(value, what: str, names: tuple[str, ...], code: str, scope: Scope, messages: Messages) -> str:
+    arg = evaluate(value, scope, messages)
+    if arg.value in names:
+        return arg.value
+    near = nearest(arg.value, names) if isinstance(arg.value, str) else None
+    fix = near and isinstance(value, Literal) and Fix(f'write "{near}"', (Edit(value.span, f'"{near}"'),)) or None
+    hint = f'did you mean "{near}"?' if near else f"known: {', '.join(names)}"
+    raise messages.error(code, f"there is no {what} {arg.value!r}", value.span, "unknown", hint=hint, fix=fix)
+
+
+def _choice(value, what: str, table: dict[str, type], code: str, scope: Scope, messages: Messages) -> Choice:
+    if isinstance(value, Literal) and isinstance(value.value, str):
+        found = {n.lower(): n for n in table}.get(value.value.lower())
+        return _defaults(found, table[found]) if found else _unknown(value.value, value.span, what, table, code, messages)
+    if not isinstance(value, Call):
+        raise messages.error(code, f"a{'n' * (what[0] == 'o')} {what} is written as a call", value.span, hint=f"such as {next(iter(table))}()")
+    name = value.callee.text
+    if name not in table:
+        return _unknown(name, value.callee.span, what, table, code, messages)
+    declared = parameters(table[name])
+    given, _ = bind(name, declared, value.arguments, scope, messages, value.callee.span)
+    return Choice(name, {n: a.value for n, a in with_defaults(declared, given).items()})
+
+
+def _unknown(name: str, span, what: str, table: dict[str, type], code: str, messages: Messages):
+    near = nearest(name, table)
+    fix = near and Fix(f"rename it to `{near}`", (Edit(span, near),))
+    hint = f"did you mean `{near}`?" if near else f"known: {', '.join(table)}"
+    raise messages.error(code, f"there is no {what} `{name}`", span, "unknown", hint=hint, fix=fix)
+
+
+def _defaults(name: str, cls: type) -> Choice:
+    return Choice(name, {p.name: p.default.value for p in parameters(cls) if p.default is not MISSING})
+
+
+def _metrics(value, scope: Scope, messages: Messages) -> tuple[str, ...]:
+    items = value.items if isinstance(value, Sequence) else (value,)
+    return tuple(_named(i, "metric", METRICS, "N506", scope, messages) for i in items)
+
+
+def _text(value, key: str, scope: Scope, messages: Messages) -> str:
+    arg = evaluate(value, scope, messages)
+    if not ANY_TEXT.accepts(arg.value):
+        raise messages.error("N509", f"`{key}` takes a string", value.span, f"this is {arg.value!r}")
+    return arg.value
+
+
+def _map(value, key: str, declared: tuple[Parameter, ...], scope: Scope, messages: Messages) -> dict:
+    if not isinstance(value, Map):
+        raise messages.error("N510", f"`{key}` takes a list of keys in braces", value.span, hint=f"write `{key} {{ {declared[0].name}: … }}`")
+    arguments = [Argument(e.key, e.value, e.span) for e in value.entries]
+    known = [a for a in arguments if a.name.text in {p.name for p in declared}]
+    names = [p.name for p in declared]
+    for a in arguments:
+        if a not in known:
+            near = nearest(a.name.text, names)
+            fix = near and Fix(f"rename it to `{near}`", (Edit(a.name.span, near),))
+            hint = f"did you mean `{near}`?" if near else f"known: {', '.join(names)}"
+            messages.error("N511", f"`{key}` has no key `{a.name.text}`", a.name.span, "unknown", hint=hint, fix=fix)
+    given, _ = bind(key, declared, known, scope, messages, value.span)
+    return {n: a.value for n, a in given.items()}

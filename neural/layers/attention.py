@@ -1,0 +1,244 @@
+"""Attention, and multi-head attention with its projections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neural.layers.arguments import BOOLEAN, NUMBER, POSITIVE, RATE, SIZE, Kind, argument, choice
+from neural.layers.dense import Dense
+from neural.layers.effects import ROTATE, Cache, CausalMask, PaddingMask, Rotary
+from neural.layers.layer import Composite, Effect, Layer, Mismatch, Sample, Shape, Site, Value, Weight, register, width
+from neural.layers.normalization import rms_normalized
+from neural.layers.values import Arg, same
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary position embeddings (Su et al. 2021), with the scaling that stretches them to longer contexts."""
+
+    base: object = argument(POSITIVE, Arg.of(10000.0), doc="the base of the wavelengths")
+    scaling: object = argument(choice("none", "linear", "llama3"), Arg.of("none"), doc="how long contexts are reached")
+    factor: object = argument(POSITIVE, Arg.of(1.0), doc="by how much the context grows")
+    low_frequency_factor: object = argument(POSITIVE, Arg.of(1.0), doc="llama3: turns below which all is scaled")
+    high_frequency_factor: object = argument(POSITIVE, Arg.of(4.0), doc="llama3: turns above which nothing is")
+    original_max_length: object = argument(SIZE, Arg.of(8192), doc="llama3: the context before scaling")
+
+    def written(self) -> tuple[Arg, ...]:
+        """The arguments that its scaling reads."""
+        rest = (self.factor, self.low_frequency_factor, self.high_frequency_factor, self.original_max_length)
+        return (self.base, *rest[: {"none": 0, "linear": 1, "llama3": 4}[self.scaling.value]])
+
+    def frequencies(self, np, head_dim: int):
+        """Radians a position, (head_dim / 2,)."""
+        f = 1.0 / self.base.value ** (np.arange(0, head_dim, 2) / head_dim)
+        if self.scaling.value == "linear":
+            return f / self.factor.value
+        if self.scaling.value == "llama3":
+            low, high = self.low_frequency_factor.value, self.high_frequency_factor.value
+            turns = self.original_max_length.value * f / (2 * np.pi)
+            smooth = np.clip((turns - low) / (high - low), 0, 1)
+            return (1 - smooth) * f / self.factor.value + smooth * f
+        return f
+
+
+ROPE = Kind(
+    "RoPE's base, a number above 0, or Rope(base=…, scaling=…)",
+    lambda v: v is None or isinstance(v, Rope) or POSITIVE.accepts(v),
+)
+
+
+@dataclass(frozen=True)
+class Attention(Layer):
+    """Scaled dot-product attention (Vaswani et al. 2017) of queries on keys and values.
+
+    q (B, T, num_heads · head_dim); k, v (B, S, num_kv_heads · head_dim) → (B, T, num_heads · head_dim).
+    One input serves as all three. `num_kv_heads` below `num_heads` shares keys and values (Ainslie et al. 2023).
+    """
+
+    num_heads: object = argument(SIZE, doc="number of heads")
+    num_kv_heads: object = argument(SIZE.optional(), Arg.of(None), doc="heads of keys and values; by default num_heads")
+    causal: object = argument(BOOLEAN, Arg.of(False), doc="whether a token sees only itself and what stands before it")
+    dropout: object = argument(RATE, Arg.of(0.0), doc="rate of dropout on the attention weights")
+    window: object = argument(SIZE.optional(), Arg.of(None), doc="how many tokens back a causal token sees, itself included")
+    rope: object = argument(ROPE, Arg.of(None), doc="rotary positions: the base, or Rope(…)")
+    qk_norm: object = argument(BOOLEAN, Arg.of(False), doc="RMS normalisation of queries and keys, head by head")
+    scale: object = argument(NUMBER.optional(), Arg.of(None), doc="factor of the products; by default 1 / sqrt(head_dim)")
+
+    arity = (1, 3)
+    samples = (
+        Sample("(4, 8)", "Attention(num_heads=2)"),
+        Sample("(4, 8)", "Attention(num_heads=2, causal=true, scale=0.3)"),
+        Sample("(4, 8)", "Attention(num_heads=2, causal=true, rope=100.0, qk_norm=true)"),
+        Sample("(6, 8)", "Attention(num_heads=4, causal=true, window=2)"),
+        Sample("(4, 8)", "q = Dense(input, 8) k = Dense(input, 4) v = Dense(input, 4) Attention(q, k, v, num_heads=4, num_kv_heads=2)"),
+        Sample("(9, 8)", 'Attention(num_heads=2, causal=true, rope=Rope(base=50.0, scaling="linear", factor=2.0))'),
+        Sample("(9, 8)", 'Attention(num_heads=1, rope=Rope(base=50.0, scaling="llama3", factor=4.0, original_max_length=16))'),
+    )
+
+    @property
+    def kv_heads(self) -> Arg:
+        return self.num_heads if self.num_kv_heads.value is None else self.num_kv_heads
+
+    @property
+    def turning(self) -> Rope | None:
+        """The rotary positions, if any."""
+        rope = self.rope.value
+        return rope if rope is None or isinstance(rope, Rope) else Rope(base=self.rope)
+
+    def shape(self, *inputs: Value) -> tuple[Shape]:
+        if len(inputs) == 2:
+            raise Mismatch("N403", "Attention takes one input, or three: queries, keys and values; here are two")
+        q, k, v = inputs * 3 if len(inputs) == 1 else inputs
+        for value, role in ((q, "queries"), (k, "keys"), (v, "values")):
+            if len(value.shape) != 3 or value.dtype == "int64":
+                raise Mismatch("N406", f"attention takes sequences of vectors, (B, T, width), and its {role} are not")
+        heads, kv_heads = self.num_heads.value, self.kv_heads.value
+        _divides(width(q), self.num_heads, "num_heads")
+        if heads % kv_heads:
+            raise Mismatch("N409", f"{heads} heads cannot share {kv_heads} heads of keys and values evenly", argument="num_kv_heads")
+        if not same((width(k),), (width(v),)) or width(k).value * heads != width(q).value * kv_heads:
+            right = width(q).value // heads * kv_heads
+            title = f"keys are {width(k).value} wide and values {width(v).value}, and {kv_heads} heads of queries of {width(q).value} need {right}"
+            raise Mismatch("N410", title, hint=f"give keys and values {right} units")
+        if self.window.value is not None and not self.causal.value:
+            raise Mismatch("N411", "a window looks back, so attention with one must be causal", argument="window", hint="add `causal=true`")
+        if self.turning and width(q).value // heads % 2:
+            raise Mismatch("N408", f"rotary positions need heads of an even width, and these are {width(q).value // heads}", argument="rope")
+        return (q.shape,)
+
+    def weights(self, *inputs: Value) -> tuple[Weight, ...]:
+        if not self.qk_norm.value:
+            return ()
+        head = (width(inputs[0]).value // self.num_heads.value,)
+        return (Weight("q_norm.weight", head, "ones"), Weight("k_norm.weight", head, "ones"))
+
+    def effects(self, *inputs: Value) -> tuple[Effect, ...]:
+        mask = CausalMask(self.window.value, self.window.named(self.window.root)) if self.causal.value else PaddingMask()
+        needs: tuple[Effect, ...] = (mask,)
+        if self.turning:
+            head_dim = width(inputs[0]).over(self.num_heads)
+            written = tuple(a.named(a.root) for a in self.turning.written())
+            values = tuple(a.value for a in written)
+            needs += (Rotary(head_dim.value, values, head_dim.named(head_dim.root), self.turning.scaling.value, written),)
+        return (*needs, Cache()) if self.causal.value else needs
+
+    def flops(self, *inputs: Value) -> int:
+        """Of one query on all S keys: q·k and the weighted sum of v; S is the window where there is one."""
+        length = inputs[0].shape[1].value
+        return 4 * width(inputs[0]).value * min(length, self.window.value or length)
+
+    def numpy(self, np, w, *inputs, state):
+        q, k, v = inputs * 3 if len(inputs) == 1 else inputs
+        heads, kv_heads = self.num_heads.value, self.kv_heads.value
+        q, k, v = (_split_heads(x, n) for x, n in ((q, heads), (k, kv_heads), (v, kv_heads)))
+        if self.qk_norm.value:
+            q, k = (rms_normalized(np, x, 1e-6) * w[n] for x, n in ((q, "q_norm.weight"), (k, "k_norm.weight")))
+        if self.turning:
+            q, k = (_turn(np, x, self.turning.frequencies(np, x.shape[-1]), state["positions"]) for x in (q, k))
+        k, v = (np.repeat(x, heads // kv_heads, axis=1) for x in (k, v))
+        scores = q @ k.swapaxes(-1, -2) * (self.scale.value if self.scale.value is not None else q.shape[-1] ** -0.5)
+        i, j = np.arange(q.shape[2])[:, None], np.arange(k.shape[2])
+        seen = (j <= i) & (j > i - (self.window.value or j.size + 1)) if self.causal.value else np.ones((i.size, j.size), bool)
+        if state["attention_mask"] is not None:
+            seen = seen & state["attention_mask"][:, None, None, :].astype(bool)
+        scores = np.where(seen, scores, -np.inf)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        y = weights / weights.sum(-1, keepdims=True) @ v
+        return y.swapaxes(1, 2).reshape(y.shape[0], y.shape[2], -1)
+
+    def torch(self, site: Site) -> str:
+        q, k, v = site.inputs * 3 if len(site.inputs) == 1 else site.inputs
+        effects = {type(e): site.uses(e) for e in self.effects(Value("", site.shapes[0]))}
+        heads = site.attribute("num_heads", self.num_heads)
+        grouped = self.kv_heads.value != self.num_heads.value
+        kv_heads = site.attribute("num_kv_heads", self.kv_heads) if grouped else heads
+        site.line("# heads beside the batch: (B, heads, T, head_dim)")
+        for name, source, n in (("q", q, heads), ("k", k, kv_heads), ("v", v, kv_heads)):
+            site.line(f"{name} = {source}.unflatten(-1, ({n}, -1)).transpose(1, 2)")
+        if self.qk_norm.value:
+            head_dim = site.shapes[0][-1].over(self.num_heads).text
+            norms = [site.module(f"nn.RMSNorm({head_dim}, eps=1e-06)", suffix=n) for n in ("q_norm", "k_norm")]
+            site.line(f"q, k = {norms[0]}(q), {norms[1]}(k)")
+        if self.turning:
+            site.helper(ROTATE)
+            site.line(f"q, k = rotate(q, {effects[Rotary]}), rotate(k, {effects[Rotary]})")
+        if effects.get(Cache):
+            site.line(f"if {effects[Cache]} is not None:\n    k, v = {effects[Cache]}.update({site.cache_layer()}, k, v)")
+        site.line(self._product(site, effects, grouped))
+        return f"{site.outputs[0]}.transpose(1, 2).flatten(-2)  # (B, T, {site.shapes[0][-1].text})"
+
+    def _product(self, site: Site, effects: dict[type, str], grouped: bool) -> str:
+        mask = effects.get(CausalMask) or effects[PaddingMask]
+        given = [f"attn_mask={mask}"]
+        if self.dropout.text != "0.0":
+            rate = site.attribute("attention_dropout", self.dropout)
+            given.append(f"dropout_p={rate} if self.training else 0.0")
+        if self.causal.value and self.window.value is None:
+            given.append(f"is_causal={mask} is None" + (" and q.size(-2) > 1" if effects[Cache] else ""))
+        if self.scale.value is not None:
+            given.append(f"scale={site.attribute('scale', self.scale)}")
+        if grouped:
+            given.append("enable_gqa=True")
+        return f"{site.outputs[0]} = F.scaled_dot_product_attention(q, k, v, {', '.join(given)})"
+
+
+def _divides(total: Arg, heads: Arg, argument: str) -> None:
+    if total.value % heads.value:
+        near = max(n for n in range(1, heads.value + 1) if total.value % n == 0) if heads.value < 10**5 else 1
+        raise Mismatch(
+            "N402", f"a width of {total.value} does not divide into {heads.value} heads", argument=argument,
+            label=f"{total.value} / {heads.value} is {total.value / heads.value:.2f}",
+            hint=f"change the width to {-(-total.value // heads.value) * heads.value}, or use {near} heads",
+        )  # fmt: skip
+
+
+def _split_heads(x, heads: int):
+    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)  # (B, heads, T, head_dim)
+
+
+def _turn(np, x, frequencies, positions):
+    angles = np.concatenate([positions[:, None] * frequencies] * 2, axis=-1)
+    first, second = np.split(x, 2, axis=-1)
+    return x * np.cos(angles) + np.concatenate([-second, first], axis=-1) * np.sin(angles)
+
+
+@dataclass(frozen=True)
+class MultiHeadAttention(Composite):
+    """Projections of the input to queries, keys and values, attention, and a projection back to the input's width."""
+
+    num_heads: object = argument(SIZE, doc="number of heads")
+    key_dim: object = argument(SIZE.optional(), Arg.of(None), doc="width of a head; by default the input's width / num_heads")
+    num_kv_heads: object = argument(SIZE.optional(), Arg.of(None), doc="heads of keys and values; by default num_heads")
+    causal: object = argument(BOOLEAN, Arg.of(False), doc="whether a token sees only itself and what stands before it")
+    dropout: object = argument(RATE, Arg.of(0.0), doc="rate of dropout on the attention weights")
+    window: object = argument(SIZE.optional(), Arg.of(None), doc="how many tokens back a causal token sees, itself included")
+    rope: object = argument(ROPE, Arg.of(None), doc="rotary positions: the base, or Rope(…)")
+    qk_norm: object = argument(BOOLEAN, Arg.of(False), doc="RMS normalisation of queries and keys, head by head")
+    scale: object = argument(NUMBER.optional(), Arg.of(None), doc="factor of the products; by default 1 / sqrt(key_dim)")
+    use_bias: object = argument(BOOLEAN, Arg.of(True), doc="whether the projections have biases")
+
+    samples = (
+        Sample("(4, 8)", "MultiHeadAttention(num_heads=2)"),
+        Sample("(4, 8)", "MultiHeadAttention(num_heads=4, num_kv_heads=2, key_dim=6, causal=true, rope=100.0, use_bias=false)"),
+    )
+
+    def body(self, build, x: Value) -> Value:
+        if len(x.shape) != 3 or x.dtype == "int64":
+            raise Mismatch("N406", "MultiHeadAttention takes a sequence of vectors, (B, T, width)")
+        if self.key_dim.value is None:
+            _divides(width(x), self.num_heads, "num_heads")
+        head = width(x).over(self.num_heads) if self.key_dim.value is None else self.key_dim
+        wide = width(x) if self.key_dim.value is None else self.num_heads.times(head)
+        kv_heads = self.num_heads if self.num_kv_heads.value is None else self.num_kv_heads
+        narrow = wide if kv_heads.value == self.num_heads.value else kv_heads.times(head)
+        q, k, v = (
+            build(Dense, x, name=name, units=units, use_bias=self.use_bias)
+            for name, units in (("q", wide), ("k", narrow), ("v", narrow))
+        )
+        shared = ("num_heads", "num_kv_heads", "causal", "dropout", "window", "rope", "qk_norm", "scale")
+        y = build(Attention, q, k, v, **{n: getattr(self, n) for n in shared})
+        return build(Dense, y, name="out", units=width(x), use_bias=self.use_bias)
+
+
+register(Attention)
+register(MultiHeadAttention)

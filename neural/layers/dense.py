@@ -1,0 +1,102 @@
+"""Products with a matrix: Dense, Output, and several of them in one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neural.layers.activation import ACTIVATION, ACTIVATIONS, activated
+from neural.layers.arguments import BOOLEAN, SIZE, argument
+from neural.layers.layer import Layer, Mismatch, Sample, Shape, Site, Value, Weight, register, size, width
+from neural.layers.values import Arg, operand
+
+
+def _not_ids(x: Value, layer: str) -> None:
+    if x.dtype == "int64":
+        raise Mismatch(
+            "N405", f"{layer} takes numbers, and this input is token ids", hint="put an Embedding between the input and this layer"
+        )
+
+
+@dataclass(frozen=True)
+class Dense(Layer):
+    """activation(x · weightᵀ + bias) on the last axis, for any rank: (…, d_in) → (…, units)."""
+
+    units: object = argument(SIZE, doc="width of the output")
+    activation: object = argument(ACTIVATION, Arg.of("linear"), doc="the function applied to the result")
+    use_bias: object = argument(BOOLEAN, Arg.of(True), doc="whether a bias is added")
+
+    samples = (
+        Sample("(5,)", "Dense(3)"),
+        Sample("(4, 5)", 'Dense(3, activation="relu", use_bias=false)'),
+        Sample("(5,)", 'Dense(5, activation="gelu") * 2'),
+    )
+
+    def shape(self, x: Value) -> tuple[Shape]:
+        _not_ids(x, type(self).__name__)
+        return ((*x.shape[:-1], self.units),)
+
+    def weights(self, x: Value) -> tuple[Weight, ...]:
+        matrix = Weight("weight", (self.units.value, width(x).value), "matrix")
+        return (matrix, Weight("bias", (self.units.value,), "zeros")) if self.use_bias.value else (matrix,)
+
+    def flops(self, x: Value) -> int:
+        return 2 * size(x.shape) * self.units.value
+
+    def numpy(self, np, w, x, state):
+        y = x @ w["weight"].T
+        return ACTIVATIONS[self.activation.value].numpy(np, y + w["bias"] if self.use_bias.value else y)
+
+    def torch(self, site: Site) -> str:
+        linear = site.module(linear_module(site.shapes[0], self.units.text, self.use_bias))
+        return activated(self.activation.value, f"{linear}({site.inputs[0]})")
+
+
+class Output(Dense):
+    """Dense, where a network ends."""
+
+    samples = (Sample("(5,)", "Output(3)"),)
+
+
+@dataclass(frozen=True)
+class Projections(Layer):
+    """Several Dense of one input as one product: (…, d_in) → (…, a), (…, b), … The compiler writes it; programs do not."""
+
+    units: tuple[Arg, ...]
+    use_bias: Arg
+
+    def shape(self, x: Value) -> tuple[Shape, ...]:
+        return tuple((*x.shape[:-1], units) for units in self.units)
+
+    def weights(self, x: Value) -> tuple[Weight, ...]:
+        total = sum(u.value for u in self.units)
+        matrix = Weight("weight", (total, width(x).value), "matrix")
+        return (matrix, Weight("bias", (total,), "zeros")) if self.use_bias.value else (matrix,)
+
+    def flops(self, x: Value) -> int:
+        return 2 * size(x.shape) * sum(u.value for u in self.units)
+
+    def numpy(self, np, w, x, state):
+        y = x @ w["weight"].T + (w["bias"] if self.use_bias.value else 0)
+        ends = [sum(u.value for u in self.units[: i + 1]) for i in range(len(self.units) - 1)]
+        return tuple(np.split(y, ends, axis=-1))
+
+    def torch(self, site: Site) -> None:
+        first, *rest = self.units
+        if all(u.text == first.text for u in rest):
+            total, split = f"{len(self.units)} * {operand(first.text)}", f"chunk({len(self.units)}, dim=-1)"
+        else:
+            texts = f"({', '.join(u.text for u in self.units)})"
+            widths = site.attribute(f"{site.name}_widths", Arg(tuple(u.value for u in self.units), texts, texts))
+            total, split = f"sum({widths})", f"split({widths}, dim=-1)"
+        linear = site.module(linear_module(site.shapes[0], total, self.use_bias))
+        site.line(f"{', '.join(site.outputs)} = {linear}({site.inputs[0]}).{split}")
+
+
+def linear_module(shape: Shape, units: str, use_bias: Arg) -> str:
+    """`nn.Linear(…)` for an input of a shape."""
+    bias = "" if use_bias.value and use_bias.text == "True" else f", bias={use_bias.text}"
+    return f"nn.Linear({shape[-1].text}, {units}{bias})"
+
+
+register(Dense)
+register(Output)

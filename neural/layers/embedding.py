@@ -1,0 +1,103 @@
+"""From ids to vectors, and where in the sequence they stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neural.layers.arguments import SIZE, argument, choice
+from neural.layers.effects import Positions
+from neural.layers.layer import Layer, Mismatch, Sample, Shape, Site, Value, Weight, register, size, width
+from neural.layers.values import Arg
+
+
+@dataclass(frozen=True)
+class Embedding(Layer):
+    """A row of a table for each id: int64 (B, T) → float32 (B, T, output_dim)."""
+
+    input_dim: object = argument(SIZE, doc="number of rows: the size of the vocabulary")
+    output_dim: object = argument(SIZE, doc="width of a row")
+
+    samples = (Sample("(6,)", "Embedding(input_dim=11, output_dim=4)"),)
+
+    def shape(self, x: Value) -> tuple[Shape]:
+        if x.dtype != "int64":
+            raise Mismatch("N405", "Embedding takes ids, and this input is numbers", hint="an Embedding reads the network's input")
+        return ((*x.shape, self.output_dim),)
+
+    def weights(self, x: Value) -> tuple[Weight, ...]:
+        return (Weight("weight", (self.input_dim.value, self.output_dim.value), "embedding"),)
+
+    def numpy(self, np, w, x, state):
+        return w["weight"][x]
+
+    def torch(self, site: Site) -> str:
+        return f"{site.module(f'nn.Embedding({self.input_dim.text}, {self.output_dim.text})')}({site.inputs[0]})"
+
+
+SINUSOIDS = '''
+def sinusoids(positions: Tensor, width: int) -> Tensor:
+    """Sines and cosines of geometrically spaced wavelengths (Vaswani et al. 2017), (T, width)."""
+    wavelengths = 10000.0 ** (torch.arange(0, width, 2, device=positions.device) / width)
+    angles = positions[:, None] / wavelengths
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
+'''
+
+
+@dataclass(frozen=True)
+class PositionalEmbedding(Layer):
+    """Adds a vector for each position: (B, T, d) → (B, T, d), T up to max_length."""
+
+    max_length: object = argument(SIZE.optional(), Arg.of(None), doc="the longest sequence; by default the input's length")
+    inlined = True
+    kind: object = argument(choice("learned", "sinusoidal"), Arg.of("learned"), doc="a learned table, or sines and cosines")
+
+    samples = (
+        Sample("(6,)", "Embedding(input_dim=11, output_dim=4) PositionalEmbedding(max_length=8)"),
+        Sample("(6,)", 'Embedding(input_dim=11, output_dim=4) PositionalEmbedding(kind="sinusoidal")'),
+    )
+
+    def length(self, x: Value) -> Arg:
+        return x.shape[1] if self.max_length.value is None else self.max_length
+
+    def shape(self, x: Value) -> tuple[Shape]:
+        if len(x.shape) != 3 or x.dtype == "int64":
+            raise Mismatch(
+                "N406", f"{type(self).__name__} takes a sequence of vectors, (B, T, width)", hint="put it after an Embedding"
+            )
+        if self.length(x).value < x.shape[1].value:
+            title = f"positions for {self.length(x).value} tokens, and the input has up to {x.shape[1].value}"
+            raise Mismatch("N407", title, argument="max_length", hint=f"write `max_length={x.shape[1].root}`")
+        if self.kind.value == "sinusoidal" and width(x).value % 2:
+            raise Mismatch("N408", f"sinusoidal positions need an even width, and this is {width(x).value}")
+        return (x.shape,)
+
+    def weights(self, x: Value) -> tuple[Weight, ...]:
+        if self.kind.value == "sinusoidal":
+            return ()
+        return (Weight("weight", (self.length(x).value, width(x).value), "embedding"),)
+
+    def effects(self, x: Value):
+        return (Positions(),)
+
+    def flops(self, x: Value) -> int:
+        return size(x.shape)
+
+    def numpy(self, np, w, x, state):
+        positions = state["positions"]
+        if self.kind.value == "learned":
+            return x + w["weight"][positions]
+        angles = positions[:, None] / 10000.0 ** (np.arange(0, x.shape[-1], 2) / x.shape[-1])
+        return x + np.stack((np.sin(angles), np.cos(angles)), axis=-1).reshape(len(positions), -1)
+
+    def torch(self, site: Site) -> str:
+        positions, x = site.uses(Positions()), site.inputs[0]
+        if self.kind.value == "sinusoidal":
+            site.helper(SINUSOIDS)
+            return f"{x} + sinusoids({positions}, {x}.size(-1))"
+        length = site.shapes[0][1] if self.max_length.value is None else self.max_length
+        table = site.module(f"nn.Embedding({length.text}, {site.shapes[0][-1].text})")
+        return f"{x} + {table}({positions})"
+
+
+register(Embedding)
+register(PositionalEmbedding, "PositionalEncoding")

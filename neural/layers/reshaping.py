@@ -1,0 +1,179 @@
+"""Layers that change a shape, drop numbers, or pick and average positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from neural.layers.arguments import RATE, SIZES, argument
+from neural.layers.effects import RealTokens
+from neural.layers.layer import Layer, Mismatch, Sample, Shape, Site, Value, register, size
+from neural.layers.values import Arg, draw
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """Zeroes numbers at a rate in training and scales the rest up (Srivastava et al. 2014)."""
+
+    rate: object = argument(RATE, doc="the share that is zeroed")
+
+    samples = (Sample("(5,)", "Dropout(0.5)"),)
+
+    def shape(self, x: Value) -> tuple[Shape]:
+        return (x.shape,)
+
+    def numpy(self, np, w, x, state):
+        return x
+
+    def torch(self, site: Site) -> str:
+        return f"{site.module(f'nn.Dropout({self.rate.text})')}({site.inputs[0]})"
+
+
+def _numbers(x: Value, layer: str) -> Arg:
+    """The product of the axes but the batch; T counts at its greatest length."""
+    axes = [Arg(a.value, a.text, a.root) for a in x.shape[1:]]
+    if not axes:
+        raise Mismatch("N406", f"{layer} needs an axis beside the batch")
+    total = axes[0]
+    for axis in axes[1:]:
+        total = total.times(axis)
+    return total
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """All axes but the batch as one."""
+
+    mixes_positions = True
+    samples = (Sample("(4, 5)", "Flatten()"),)
+
+    def shape(self, x: Value) -> tuple[Shape]:
+        return ((x.shape[0], _numbers(x, "Flatten")),)
+
+    def dtype(self, x: Value) -> str:
+        return x.dtype
+
+    def numpy(self, np, w, x, state):
+        return x.reshape(x.shape[0], -1)
+
+    def torch(self, site: Site) -> str:
+        return f"{site.inputs[0]}.flatten(1)"
+
+
+@dataclass(frozen=True)
+class Reshape(Layer):
+    """The same numbers in another shape, the batch aside."""
+
+    target_shape: object = argument(SIZES, doc="the new shape without the batch; one axis may be -1")
+
+    mixes_positions = True
+    samples = (Sample("(4, 6)", "Reshape((8, 3))"), Sample("(24,)", "Reshape((2, -1, 3))"))
+
+    def shape(self, x: Value) -> tuple[Shape]:
+        total, target = _numbers(x, "Reshape").value, self.target_shape.value
+        known = prod(n for n in target if n != -1)
+        if total % known or (-1 not in target and total != known):
+            raise Mismatch("N404", f"{draw(x.shape)} has {total} numbers a row, and {target} has {known}", argument="target_shape")
+        return ((x.shape[0], *(Arg.of(total // known if n == -1 else n) for n in target)),)
+
+    def numpy(self, np, w, x, state):
+        return x.reshape(x.shape[0], *self.target_shape.value)
+
+    def torch(self, site: Site) -> str:
+        return f"{site.inputs[0]}.reshape(-1, {', '.join(str(n) for n in self._sizes(site))})"
+
+    def _sizes(self, site: Site) -> list[int]:
+        return [a.value for a in self.shape(Value("", site.shapes[0]))[0][1:]]
+
+
+class _Pooling(Layer):
+    mixes_positions = True
+
+    def shape(self, x: Value) -> tuple[Shape]:
+        if len(x.shape) != 3 or x.dtype == "int64":
+            raise Mismatch("N406", f"{type(self).__name__} takes a sequence of vectors, (B, T, width)")
+        return ((x.shape[0], x.shape[2]),)
+
+    def effects(self, x: Value):
+        return (RealTokens(),)
+
+    def flops(self, x: Value) -> int:
+        return size(x.shape)
+
+
+def _mask(np, state, x):
+    real = state["attention_mask"]
+    return np.ones(x.shape[:2], bool) if real is None else real.astype(bool)
+
+
+AVERAGE = '''
+def average(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean over the real positions of x, (B, T, d) → (B, d)."""
+    if mask is None:
+        return x.mean(1)
+    mask = mask[:, :, None].to(x.dtype)
+    return (x * mask).sum(1) / mask.sum(1)
+'''
+
+GREATEST = '''
+def greatest(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The greatest over the real positions of x, (B, T, d) → (B, d)."""
+    return (x if mask is None else x.masked_fill(~mask[:, :, None].bool(), float("-inf"))).amax(1)
+'''
+
+LAST = '''
+def last(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The vector at the last real position of x, (B, T, d) → (B, d)."""
+    if mask is None:
+        return x[:, -1]
+    positions = torch.arange(x.size(1), device=x.device)
+    return x[torch.arange(x.size(0), device=x.device), (positions * mask.bool()).argmax(1)]
+'''
+
+
+@dataclass(frozen=True)
+class GlobalAveragePooling1D(_Pooling):
+    """The mean over the real positions: (B, T, d) → (B, d)."""
+
+    samples = (Sample("(4, 5)", "GlobalAveragePooling1D()"),)
+
+    def numpy(self, np, w, x, state):
+        mask = _mask(np, state, x)[:, :, None]
+        return (x * mask).sum(1) / mask.sum(1)
+
+    def torch(self, site: Site) -> str:
+        site.helper(AVERAGE)
+        return f"average({site.inputs[0]}, {site.uses(RealTokens())})"
+
+
+@dataclass(frozen=True)
+class GlobalMaxPooling1D(_Pooling):
+    """The greatest over the real positions: (B, T, d) → (B, d)."""
+
+    samples = (Sample("(4, 5)", "GlobalMaxPooling1D()"),)
+
+    def numpy(self, np, w, x, state):
+        return np.where(_mask(np, state, x)[:, :, None], x, -np.inf).max(1)
+
+    def torch(self, site: Site) -> str:
+        site.helper(GREATEST)
+        return f"greatest({site.inputs[0]}, {site.uses(RealTokens())})"
+
+
+@dataclass(frozen=True)
+class LastToken(_Pooling):
+    """The vector at the last real position: (B, T, d) → (B, d)."""
+
+    samples = (Sample("(4, 5)", "LastToken()"),)
+
+    def numpy(self, np, w, x, state):
+        positions = (np.arange(x.shape[1]) * _mask(np, state, x)).argmax(1)
+        return x[np.arange(x.shape[0]), positions]
+
+    def torch(self, site: Site) -> str:
+        site.helper(LAST)
+        return f"last({site.inputs[0]}, {site.uses(RealTokens())})"
+
+
+for _layer in (Dropout, Flatten, Reshape, GlobalAveragePooling1D, GlobalMaxPooling1D, LastToken):
+    register(_layer)

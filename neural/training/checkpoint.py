@@ -1,0 +1,203 @@
+"""Checkpoints: safetensors and JSON in one folder, written beside, flushed, renamed, and marked complete last.
+
+step-000100/model.safetensors      the weights, tied ones once
+            optimizer.safetensors  the optimizer's moments, "<weight>/<name>"
+            state.json             step, place in the data, random states, losses, whose tokenizer and model
+            COMPLETE               sizes and SHA-256 of the three; a folder without it is not a checkpoint
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from neural.data.durable import sync
+from neural.diagnostics.diagnostic import fail
+from neural.training.durable import TEMPORARY, remove_tree, write_json
+from neural.training.randomness import RandomState
+from neural.training.weights import Signature, load_weights, require_fit, signature, weights
+
+FORMAT = 1
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+MARK = "COMPLETE"
+NAME = re.compile(r"step-(\d{6,})")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingState:
+    """All of a training that is neither a weight nor an optimizer's moment."""
+
+    step: int  # optimizer steps done
+    cursor: int  # index of the next batch to draw
+    randomness: RandomState
+    tokenizer_hash: str
+    validation_loss: float | None = None  # nats a token, if this step was evaluated
+    best_loss: float | None = None  # the lowest validation loss so far
+    loss_sum: float = 0.0  # of the steps since the last line of metrics
+    loss_count: int = 0
+
+    def to_json(self, model: nn.Module) -> dict[str, Any]:
+        """`weights` is the signature of the model that the state belongs to."""
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "randomness"}
+        return {
+            "format": FORMAT,
+            **fields,
+            "randomness": self.randomness.to_json(),
+            "weights": signature(model),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        fields = {name: value[name] for name in cls.__slots__ if name != "randomness"}
+        return cls(**fields, randomness=RandomState.from_json(value["randomness"]))
+
+
+def checkpoint_name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """What the mark says of a file."""
+
+    size: int  # bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        with path.open("rb") as file:
+            return cls(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> Path:
+    """Write `folder/step-NNNNNN` so that a crash at any moment leaves either none or a whole one.
+
+    OSError where the system refuses (a full disk); what was there before stays whole, and nothing half-written is left.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / checkpoint_name(state.step)
+    beside = folder / f"{TEMPORARY}{path.name}"
+    if beside.exists():
+        remove_tree(beside)
+    try:
+        beside.mkdir()
+        _write_files(beside, model, optimizer, state)
+        mark = {name: asdict(FileRecord.of(beside / name)) for name in FILES}
+        if path.exists():
+            remove_tree(path)
+        beside.rename(path)
+    except BaseException:
+        if beside.exists():
+            remove_tree(beside)
+        raise
+    sync(folder)
+    _mark_complete(path, mark)
+    return path
+
+
+def _write_files(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in weights(model).items()}, folder / FILES[0])
+        save_file(optimizer_tensors(model, optimizer), folder / FILES[1])
+    except SafetensorError as error:  # the library wraps the system's error in its own
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), str(error), str(folder)) from error
+    for name in FILES[:2]:
+        sync(folder / name)
+    write_json(folder / FILES[2], state.to_json(model))
+
+
+def _mark_complete(path: Path, mark: dict[str, Any]) -> None:
+    try:
+        write_json(path / MARK, {"format": FORMAT, "files": mark})
+    except BaseException:
+        remove_tree(path)
+        raise
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state as "<weight>/<moment>" -> tensor."""
+    return {
+        f"{name}/{key}": tensor.detach().contiguous()
+        for name, parameter in model.named_parameters()
+        for key, tensor in optimizer.state.get(parameter, {}).items()
+        if tensor is not None
+    }
+
+
+def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Give the optimizer the moments that `optimizer_tensors` wrote; its rates and decays stay as the program says."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    ordered = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    moments: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, moment = key.rpartition("/")
+        moments.setdefault(name, {})[moment] = tensor
+    state = {index: moments[name] for index, name in enumerate(ordered) if name in moments}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint whose mark, sizes and hashes agree with what is on the disk."""
+
+    path: Path
+    state: TrainingState
+    signature: Signature
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Read and check a checkpoint. NeuralError N856 says what is damaged."""
+        try:
+            mark = json.loads((path / MARK).read_text())
+            for name in FILES:
+                _require_intact(path / name, FileRecord(**mark["files"][name]))
+            value = json.loads((path / "state.json").read_text())
+            if value["format"] != FORMAT:
+                fail(
+                    "N855",
+                    f"{path} is a checkpoint of format {value['format']}, and this neural reads format {FORMAT}",
+                    hint="use the version of neural that run.json names",
+                )
+            return cls(path, TrainingState.from_json(value), value["weights"])
+        except FileNotFoundError as error:
+            damaged(path, f"{Path(error.filename).name} is missing")
+        except (ValueError, KeyError, TypeError) as error:
+            damaged(path, f"its JSON does not read ({type(error).__name__}: {error})")
+
+    def load_model(self, model: nn.Module) -> None:
+        """Put the weights into `model`. NeuralError N858 if they are another model's."""
+        require_fit(self.signature, model, str(self.path))
+        load_weights(model, load_file(self.path / "model.safetensors"))
+
+    def load_optimizer(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Put the moments into `optimizer`, which optimizes `model`."""
+        load_optimizer(model, optimizer, load_file(self.path / "optimizer.safetensors"))
+
+
+def _require_intact(path: Path, record: FileRecord) -> None:
+    size = path.stat().st_size
+    if size != record.size:
+        damaged(path.parent, f"{path.name} has {size:,} bytes of {record.size:,}")
+    if FileRecord.of(path) != record:
+        damaged(path.parent, f"the contents of {path.name} are not what was written (SHA-256 differs)")
+
+
+def damaged(path: Path, what: str) -> NoReturn:
+    """Raise N856."""
+    fail(
+        "N856",
+        f"the checkpoint {path} is damaged: {what}",
+        hint="use another checkpoint of the run: `neural train --resume` takes the last whole one",
+    )

@@ -1,0 +1,207 @@
+"""The training loop: steps, evaluations, samples and checkpoints in their turn, until the end or a request to stop."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from neural.data.tokenizers import Tokenizer
+from neural.diagnostics.diagnostic import fail
+from neural.training.lock import RunLock
+from neural.training.metrics import MetricsLog, Record, last_validation
+from neural.training.nonfinite import stop_on_nonfinite
+from neural.training.plots import draw_losses, draw_schedule
+from neural.training.randomness import RandomState
+from neural.training.report import Report, Standing, terminal_report
+from neural.training.run import Run
+from neural.training.session import Session, choose_device, start
+from neural.training.signals import StopRequest
+from neural.training.step import NonFiniteStep, StepResult
+
+Sample = Callable[[nn.Module, Tokenizer], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call of `train` ended."""
+
+    state: str  # "finished" or "stopped"
+    step: int
+    total_steps: int
+    stopped_by: str | None  # "SIGINT", "SIGTERM", "stop_at"
+    validation: Record | None  # the newest of the run
+
+
+def train(
+    run: Run,
+    *,
+    stop_at: int | None = None,
+    sample: Sample | None = None,
+    device: str = "auto",
+    report: Report | None = None,
+) -> Outcome:
+    """Train a run from where it stands to its end, or to step `stop_at`, or until SIGINT or SIGTERM.
+
+    A run that was stopped and goes on ends with the same bits in every weight as one that was not, on the same
+    machine. `sample(model, tokenizer)` writes a text every `sample_every` steps and at the end; what it draws does not
+    touch the training. `device`: "auto", "cpu" or "cuda".
+    NeuralError: N807 (`stop_at` lies behind), N808, N810 (the loss is not finite), N852 (another trainer has the run),
+    N859 (the disk is full), and those of `start`.
+    """
+    chosen = choose_device(device)
+    with RunLock(run.path), _full_disk_is_said(run), StopRequest() as stop:
+        session = start(run, chosen)
+        end = _end(session, stop_at)
+        with MetricsLog(run.path, session.resumed) as log, report or terminal_report() as shown:
+            trainer = _Trainer(session, log, shown, sample)
+            trainer.begin()
+            while session.step < end and stop.signal is None:
+                trainer.step(end)
+            state = "finished" if session.step >= session.data.total_steps else "stopped"
+            trainer.finish(state)
+    by = None if state == "finished" else stop.signal.name if stop.signal else "stop_at"
+    validation = last_validation(run.path / "metrics.jsonl")
+    return Outcome(state, session.step, session.data.total_steps, by, validation)
+
+
+def _end(session: Session, stop_at: int | None) -> int:
+    total = session.data.total_steps
+    if stop_at is None:
+        return total
+    if stop_at <= session.step:
+        where = f"the training stands at step {session.step} of {total} already"
+        fail(
+            "N807",
+            f"--stop-at {stop_at} lies behind: {where}",
+            hint=f"give a step after {session.step}, or leave it out",
+        )
+    return min(stop_at, total)
+
+
+class _Trainer:
+    """A session with where it tells what it does."""
+
+    def __init__(self, session: Session, log: MetricsLog, report: Report, sample: Sample | None) -> None:
+        self.session, self.log, self.report, self.sample = session, log, report, sample
+        self.saved = session.resumed  # the step that the newest checkpoint is of
+        self.started, self.first_step = time.perf_counter(), session.step
+        self.stepping = 0.0  # seconds in steps since the last line of metrics
+        self.steps_timed = 0
+        self.validation_loss: float | None = None  # of this step
+
+    def begin(self) -> None:
+        session, run = self.session, self.session.run
+        if session.step < session.data.total_steps:
+            run.set_state("training")
+            draw_schedule(run.path / "lr_schedule.png", session.schedule, session.data.total_steps)
+        if session.resumed is None:
+            self.evaluate()
+
+    def step(self, end: int) -> None:
+        """One step, and what is due after it."""
+        session, train = self.session, self.session.train
+        randomness = RandomState.capture(session.device)
+        began = time.perf_counter()
+        try:
+            result = session.advance()
+        except NonFiniteStep as error:
+            self.log.flush()
+            stop_on_nonfinite(session, error, randomness)
+        self.stepping += time.perf_counter() - began
+        self.steps_timed += 1
+        self.validation_loss = None
+        last = session.step >= session.data.total_steps
+        self.tell(result, end, due=session.step % train.log_every == 0 or last)
+        improved = (session.step % train.eval_every == 0 or last) and self.evaluate()
+        if train.sample_every and (session.step % train.sample_every == 0 or last):
+            self.write_sample()
+        if session.step % train.save_every == 0 or improved:
+            self.save()
+
+    def tell(self, result: StepResult, end: int, *, due: bool) -> None:
+        session = self.session
+        tokens = session.data.batch_size * session.data.context * session.train.gradient_accumulation
+        speed = self.steps_timed * tokens / self.stepping
+        left = (time.perf_counter() - self.started) / (session.step - self.first_step) * (end - session.step)
+        loss = session.take_mean_loss() if due else result.loss
+        self.report.stepped(Standing(session.step, session.data.total_steps, loss, speed, left), due=due)
+        if due:
+            values = {
+                "loss": loss,
+                "learning_rate": session.schedule(session.step - 1),
+                "gradient_norm": result.gradient_norm,
+                "tokens": session.step * tokens,
+                "tokens_per_second": round(speed, 1),
+            }
+            self.log.write("train", session.step, values)
+            self.stepping, self.steps_timed = 0.0, 0
+
+    def evaluate(self) -> bool:
+        """Look at the validation loss. True if it is the lowest so far."""
+        session = self.session
+        if not session.data.held_out:
+            return False
+        found = session.evaluate()
+        self.log.write("validation", session.step, found.to_json(session.run.program.settings.metrics))
+        bits = "" if found.bits_per_byte is None else f" · {found.bits_per_byte:.4f} bits per byte"
+        accuracy = f" · accuracy {found.accuracy:.2%}" if "accuracy" in session.run.program.settings.metrics else ""
+        self.report.say(
+            f"step {session.step} · validation loss {found.loss:.4f} · perplexity {found.perplexity:,.2f}{bits}{accuracy}"
+        )
+        self.validation_loss = found.loss
+        improved = session.best_loss is None or found.loss < session.best_loss
+        session.best_loss = found.loss if improved else session.best_loss
+        return improved
+
+    def write_sample(self) -> None:
+        """A text by the model as it stands. The generators are put back: samples do not change the training."""
+        if self.sample is None:
+            return
+        session = self.session
+        devices = [session.device] if session.device.type == "cuda" else []
+        session.model.eval()
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            text = self.sample(session.model, session.run.tokenizer)
+        session.model.train()
+        self.report.say(f"step {session.step} · sample\n{text}\n")
+        self.log.write("sample", session.step, {"text": text})
+
+    def save(self) -> None:
+        """A checkpoint of this step, unless there is one."""
+        session = self.session
+        if self.saved == session.step:
+            return
+        self.log.flush()
+        state = session.state(RandomState.capture(session.device), self.validation_loss)
+        session.run.checkpoints.save(session.model, session.optimizer, state, session.train.keep_checkpoints)
+        self.saved = session.step
+
+    def finish(self, state: str) -> None:
+        self.save()
+        draw_losses(self.session.run.path / "loss.png", self.session.run.path / "metrics.jsonl")
+        self.session.run.set_state(state)
+
+
+@contextmanager
+def _full_disk_is_said(run: Run) -> Iterator[None]:
+    """A full disk, a quota or a limit on file sizes as N859, which says what is safe."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        steps = run.checkpoints.steps()
+        safe = f"{run.checkpoints.path(steps[-1])} is whole" if steps else "there was no checkpoint yet"
+        fail(
+            "N859",
+            f"the disk took no more while {run.path} was trained: {error.strerror}",
+            notes=(f"{safe}; nothing half-written was left", f"free there: {shutil.disk_usage(run.path).free:,} bytes"),
+            hint=f"make room, then go on: neural train --resume {run.path}",
+        )

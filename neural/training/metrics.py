@@ -1,0 +1,73 @@
+"""What a run measured: `metrics.jsonl`, one JSON object a line, and the same as TensorBoard events.
+
+Lines have a `kind`: "train" (means over the steps since the line before), "validation", or "sample".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Self
+
+from torch.utils.tensorboard import SummaryWriter
+
+from neural.training.durable import write_text
+
+Record = dict[str, Any]
+
+
+def read_metrics(path: Path) -> list[Record]:
+    """The records of a `metrics.jsonl`, in order. A last line that a crash cut short is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]  # what follows the last line end is cut short, or nothing
+
+
+def truncate_metrics(path: Path, step: int | None) -> None:
+    """Drop the records after `step` (all of them for None), which the resumed training will write again."""
+    kept = [r for r in read_metrics(path) if step is not None and r["step"] <= step]
+    write_text(path, "".join(_line(record) for record in kept))
+
+
+def last_validation(path: Path) -> Record | None:
+    """The newest "validation" record of a `metrics.jsonl`."""
+    return next((record for record in reversed(read_metrics(path)) if record["kind"] == "validation"), None)
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+class MetricsLog:
+    """Appends records to a run's `metrics.jsonl` and `tensorboard/`. `resumed`: the step of the checkpoint, or None."""
+
+    def __init__(self, run: Path, resumed: int | None) -> None:
+        truncate_metrics(run / "metrics.jsonl", resumed)
+        self._file = (run / "metrics.jsonl").open("a", encoding="utf-8")
+        purge = None if resumed is None else resumed + 1  # hides the events that will be written again
+        self._tensorboard = SummaryWriter(str(run / "tensorboard"), purge_step=purge)
+
+    def write(self, kind: str, step: int, values: Record) -> None:
+        """ValueError if a value is not finite: such a step is never measured, it stops the training."""
+        self._file.write(_line({"kind": kind, "step": step, **values}))
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, str):
+                self._tensorboard.add_text(kind, f"    {value}".replace("\n", "\n    "), step)
+            elif value is not None:
+                self._tensorboard.add_scalar(f"{name}/{kind}", value, step)
+
+    def flush(self) -> None:
+        """Everything written so far is on the disk when this returns: called before a checkpoint is marked complete."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._tensorboard.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._tensorboard.close()

@@ -1,0 +1,70 @@
+"""A loss or a gradient that is not a number: keep what reproduces it, and say what to do."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NoReturn
+
+from neural.diagnostics.diagnostic import fail
+from neural.training.checkpoint import checkpoint_name, save
+from neural.training.durable import remove_tree, write_json
+from neural.training.randomness import RandomState
+from neural.training.session import Session
+from neural.training.step import NonFiniteStep
+
+
+def stop_on_nonfinite(session: Session, error: NonFiniteStep, randomness: RandomState) -> NoReturn:
+    """Write `nonfinite/step-NNNNNN`, a checkpoint of the moment before the step, and `nonfinite/batch.json`; raise N810.
+
+    The folder is apart from `checkpoints/`: the weights may be broken already, and resuming must not begin with them.
+    """
+    run = session.run
+    path = _keep(session, error, randomness)
+    what = "loss" if not math.isfinite(error.result.loss) else "gradient's norm"
+    value = error.result.loss if what == "loss" else error.result.gradient_norm
+    step, rate = session.step + 1, session.schedule(session.step)
+    last = session.cursor + session.train.gradient_accumulation - 1
+    batch = f"batch {session.cursor}" if last == session.cursor else f"batches {session.cursor} to {last}"
+    offsets = ", ".join(f"{start:,}" for start in session.data.training.starts(session.cursor)[:4].tolist())
+    run.set_state("failed")
+    clip = "" if session.train.gradient_clip else "set gradient_clip: 1.0, "
+    fail(
+        "N810",
+        f"the {what} is {value} at step {step}; the step was not applied",
+        notes=(
+            f"{batch} of the training data, whose sequences begin at the tokens {offsets}, …; learning rate {rate:.3g}",
+            f"the state before the step and the batch are in {path}",
+        ),
+        hint=f"{clip}lower the learning rate or lengthen warmup_steps, and train a new run",
+    )
+
+
+def _keep(session: Session, error: NonFiniteStep, randomness: RandomState) -> Path:
+    folder = session.run.path / "nonfinite"
+    if folder.exists():
+        remove_tree(folder)
+    save(folder, session.model, session.optimizer, session.state(randomness))
+    indices = range(session.cursor, session.cursor + session.train.gradient_accumulation)
+    batches = [
+        {"index": index, "loss": _said(loss), "token_offsets": session.data.training.starts(index).tolist()}
+        for index, loss in zip(indices, error.losses, strict=True)
+    ]
+    value = {
+        "step": session.step + 1,
+        "checkpoint": checkpoint_name(session.step),
+        "loss": _said(error.result.loss),
+        "gradient_norm": _said(error.result.gradient_norm),
+        "weights_not_finite": [n for n, p in session.model.named_parameters() if not p.isfinite().all()],
+        "gradients_not_finite": [
+            n for n, p in session.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
+        ],
+        "batches": batches,
+    }
+    write_json(folder / "batch.json", value)
+    return folder
+
+
+def _said(value: float) -> float | str:
+    """JSON has no NaN: "nan", "inf"."""
+    return value if math.isfinite(value) else str(value)

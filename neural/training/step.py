@@ -1,0 +1,69 @@
+"""One optimizer step: gradients accumulated over micro-batches, clipped, checked, applied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, int64 (B, T)
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """Loss in nats a token, before the step; the gradient's global 2-norm, before clipping."""
+
+    loss: float
+    gradient_norm: float
+
+
+class NonFiniteStep(Exception):
+    """The loss or the gradient is not a number; the step was not applied."""
+
+    def __init__(self, result: StepResult, losses: list[float]) -> None:
+        super().__init__(str(result))
+        self.result = result
+        self.losses = losses  # of each micro-batch
+
+
+def language_model_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy of the next token, in nats: scalar."""
+    inputs, targets = batch
+    return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+
+
+def accumulate_gradients(model: nn.Module, batches: Sequence[Batch]) -> torch.Tensor:
+    """Add to `.grad` the gradient of the mean loss over all batches, which are of one size. Losses (len(batches),)."""
+    losses = []
+    for batch in batches:
+        loss = language_model_loss(model, batch)
+        (loss / len(batches)).backward()
+        losses.append(loss.detach())
+    return torch.stack(losses)
+
+
+def optimizer_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], *, rate: float, clip: float | None
+) -> StepResult:
+    """One step at learning rate `rate` over `batches`, the gradient's norm clipped to `clip`.
+
+    NonFiniteStep, with weights and moments untouched, if the loss or the norm is infinite or not a number.
+    Clipping: Pascanu et al. 2013.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    losses = accumulate_gradients(model, batches)
+    parameters = list(model.parameters())
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if clip is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+    loss, gradient_norm = torch.stack([losses.mean(), norm]).tolist()  # the step's one wait for the device
+    result = StepResult(loss, gradient_norm)
+    if not (torch.tensor([loss, gradient_norm]).isfinite().all()):
+        raise NonFiniteStep(result, losses.tolist())
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    return result

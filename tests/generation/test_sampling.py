@@ -1,0 +1,268 @@
+"""The sampler against a slow reference, against transformers, and its draws against the distribution."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from reference import probabilities
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from neural.diagnostics.diagnostic import NeuralError
+from neural.generation.sampling import (
+    TOP_P_CANDIDATES,
+    SamplingOptions,
+    draw,
+    filter_logits,
+    keep_top_k,
+    keep_top_p,
+    row_generators,
+    sample,
+)
+
+OPTIONS = [
+    SamplingOptions(),
+    SamplingOptions(temperature=0.0),
+    SamplingOptions(temperature=0.0, repetition_penalty=1.5, top_k=3),
+    SamplingOptions(temperature=0.3),
+    SamplingOptions(temperature=2.5),
+    SamplingOptions(top_k=1),
+    SamplingOptions(top_k=5),
+    SamplingOptions(top_k=10_000),
+    SamplingOptions(top_p=1e-9),
+    SamplingOptions(top_p=0.5),
+    SamplingOptions(top_p=0.95),
+    SamplingOptions(top_p=1.0),
+    SamplingOptions(min_p=0.0),
+    SamplingOptions(min_p=0.1),
+    SamplingOptions(min_p=1.0),
+    SamplingOptions(repetition_penalty=1.3),
+    SamplingOptions(repetition_penalty=0.7),
+    SamplingOptions(temperature=0.8, top_k=20, top_p=0.9, min_p=0.05, repetition_penalty=1.1),
+    SamplingOptions(temperature=1.7, top_k=7, top_p=0.6, min_p=0.2, repetition_penalty=2.0),
+]
+
+
+def random_rows(seed: int, rows: int, vocab_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (rows, V) float32, a third of them full of ties, a third with tokens ruled out; seen (rows, V) bool."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, rng.choice([0.1, 1, 5], (rows, 1)), (rows, vocab_size)).astype(np.float32)
+    logits[::3] = np.round(logits[::3])
+    logits[1::3][rng.random(logits[1::3].shape) < 0.3] = -np.inf
+    logits[:, rng.integers(vocab_size)] = 0.5
+    return torch.from_numpy(logits), torch.from_numpy(rng.random((rows, vocab_size)) < 0.2)
+
+
+@pytest.mark.parametrize("vocab_size", [1, 2, 17, 60])
+@pytest.mark.parametrize("options", OPTIONS, ids=repr)
+def test_the_distribution_is_the_references(options: SamplingOptions, vocab_size: int) -> None:
+    logits, seen = random_rows(vocab_size, 150, vocab_size)
+    filtered = filter_logits(logits, options, seen)
+    if options.temperature == 0:
+        actual = torch.nn.functional.one_hot(filtered.argmax(-1), vocab_size).double().numpy()
+    else:
+        actual = filtered.softmax(-1, dtype=torch.float64).numpy()
+    tokens = [set(mask.nonzero()[:, 0].tolist()) for mask in seen]
+    expected = np.array([probabilities(row.numpy(), options, tokens[i]) for i, row in enumerate(logits)])
+    np.testing.assert_array_equal(actual > 0, expected > 0)
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "warper"),
+    [
+        (SamplingOptions(temperature=0.7), TemperatureLogitsWarper(0.7)),
+        (SamplingOptions(top_k=5), TopKLogitsWarper(5)),
+        (SamplingOptions(top_k=900), TopKLogitsWarper(900)),
+        (SamplingOptions(top_p=0.3), TopPLogitsWarper(0.3)),
+        (SamplingOptions(top_p=0.92), TopPLogitsWarper(0.92)),
+        (SamplingOptions(min_p=0.07), MinPLogitsWarper(0.07)),
+        (SamplingOptions(repetition_penalty=1.4), RepetitionPenaltyLogitsProcessor(1.4)),
+    ],
+    ids=lambda value: repr(value) if isinstance(value, SamplingOptions) else type(value).__name__,
+)
+def test_filters_agree_with_transformers(options: SamplingOptions, warper: object) -> None:
+    rng = torch.Generator().manual_seed(3)
+    logits = torch.randn(400, 300, generator=rng) * 3
+    text = torch.randint(300, (400, 25), generator=rng)
+    seen = torch.zeros(400, 300, dtype=torch.bool).scatter_(1, text, True)
+    expected = warper(text, logits.clone())
+    actual = filter_logits(logits, options, seen)
+    assert torch.equal(actual.isinf(), expected.isinf())
+    torch.testing.assert_close(actual.softmax(-1), expected.softmax(-1), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.999, 0.999999])
+def test_a_nucleus_wider_than_the_candidates_is_whole(p: float) -> None:
+    logits = torch.randn(2, 40 * TOP_P_CANDIDATES, generator=torch.Generator().manual_seed(1)) * 0.2
+    mass = logits.double().softmax(-1).sort(dim=-1, descending=True).values.cumsum(-1)
+    assert (keep_top_p(logits, p) > -math.inf).sum(-1).tolist() == ((mass < p).sum(-1) + 1).tolist()
+
+
+def test_ties_keep_the_lowest_ids_and_exactly_k() -> None:
+    kept = keep_top_k(torch.tensor([[1.0, 2.0, 2.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]]), 2) > -math.inf
+    assert kept.tolist() == [[False, True, True, False, False], [True, True, False, False, False]]
+
+
+def test_a_nucleus_among_equals_is_the_smallest() -> None:
+    assert (keep_top_p(torch.zeros(1, 8), 0.25) > -math.inf).tolist() == [[True] * 2 + [False] * 6]
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-40, 1e-9])
+def test_a_temperature_near_zero_is_greedy(temperature: float) -> None:
+    logits, seen = random_rows(5, 60, 30)
+    logits[:, 0] = 40.0
+    ids = sample(logits, SamplingOptions(temperature=temperature), row_generators(0, 60), seen)
+    assert ids.tolist() == [0] * 60
+
+
+def test_greedy_takes_the_lowest_of_ties_and_draws_nothing() -> None:
+    generators = row_generators(0, 2)
+    before = [g.get_state() for g in generators]
+    ids = sample(torch.tensor([[0.0, 3.0, 3.0], [1.0, 1.0, 1.0]]), SamplingOptions(temperature=0), generators)
+    assert ids.tolist() == [1, 0]
+    assert all(torch.equal(g.get_state(), state) for g, state in zip(generators, before, strict=True))
+
+
+def test_penalty_makes_seen_tokens_less_probable_whatever_their_sign() -> None:
+    logits = torch.tensor([[2.0, -2.0, 0.0]])
+    seen = torch.ones(1, 3, dtype=torch.bool)
+    assert filter_logits(logits, SamplingOptions(repetition_penalty=2), seen).tolist() == [[1.0, -4.0, 0.0]]
+
+
+def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
+    """Pearson's p-value; cells that expect nothing must be empty, those under 5 are pooled."""
+    assert (counts[expected == 0] == 0).all()
+    counts, expected = counts[expected > 0], expected[expected > 0]
+    small = expected < 5
+    if small.any():
+        counts = np.append(counts[~small], counts[small].sum())
+        expected = np.append(expected[~small], expected[small].sum())
+    statistic, freedom = ((counts - expected) ** 2 / expected).sum(), len(counts) - 1
+    return float(torch.special.gammaincc(torch.tensor(freedom / 2.0), torch.tensor(statistic / 2.0)))
+
+
+DRAWN = [options for options in OPTIONS if options.temperature > 0 and options.top_k != 1]
+
+
+@pytest.mark.parametrize("options", DRAWN, ids=repr)
+def test_draws_follow_the_reference_distribution(options: SamplingOptions) -> None:
+    """Three rows of different distributions, 400 samples of 40 draws each: within and between generators."""
+    samples, draws, vocab_size = 400, 40, 23
+    rng = np.random.default_rng(8)
+    logits = torch.from_numpy(rng.normal(0, 1.5, (3, vocab_size)).astype(np.float32))
+    seen = torch.from_numpy(rng.random((3, vocab_size)) < 0.4)
+    rows = torch.arange(3).repeat_interleave(samples)
+    generators = row_generators(1, 3 * samples)
+    # ids (draws, 3 * samples)
+    ids = torch.stack([sample(logits[rows], options, generators, seen[rows]) for _ in range(draws)])
+    for row in range(3):
+        expected = np.array(probabilities(logits[row].numpy(), options, set(seen[row].nonzero()[:, 0].tolist())))
+        counts = np.bincount(ids[:, rows == row].flatten().numpy(), minlength=vocab_size)
+        if (expected > 0).sum() > 1:
+            assert chi_square(counts, expected * samples * draws) > 1e-3
+        else:
+            assert counts[expected > 0].sum() == samples * draws
+
+
+@pytest.mark.parametrize("axis", ["steps of a sample", "samples of a step", "seeds"])
+def test_draws_are_independent(axis: str) -> None:
+    distribution = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    seeds = (7, 8) if axis == "seeds" else (7,)
+    ids = []
+    for seed in seeds:
+        generators = row_generators(seed, 500)
+        ids.append(torch.stack([draw(distribution.log().expand(500, 4), generators) for _ in range(40)]))
+    table = ids[0].numpy()  # (steps, samples)
+    pairs = {
+        "steps of a sample": lambda: (table[::2], table[1::2]),
+        "samples of a step": lambda: (table[:, ::2], table[:, 1::2]),
+        "seeds": lambda: (table, ids[1].numpy()),
+    }[axis]()
+    counts = np.bincount((pairs[0] * 4 + pairs[1]).flatten(), minlength=16)
+    expected = torch.outer(distribution, distribution).flatten().numpy() * pairs[0].size
+    assert chi_square(counts, expected) > 1e-3
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=repr)
+def test_a_row_is_the_same_alone_and_in_a_batch(options: SamplingOptions) -> None:
+    logits, seen = random_rows(11, 12, 40)
+    together = row_generators(5, 12)
+    batch = torch.stack([sample(logits, options, together, seen) for _ in range(5)], dim=1)
+    for row, generator in enumerate(row_generators(5, 12)):
+        alone = [sample(logits[row : row + 1], options, [generator], seen[row : row + 1]).item() for _ in range(5)]
+        assert alone == batch[row].tolist()
+
+
+def test_a_samples_numbers_do_not_depend_on_how_many_there_are() -> None:
+    few, many = row_generators(3, 2), row_generators(3, 9)
+    assert [torch.rand(4, generator=g).tolist() for g in few] == [torch.rand(4, generator=g).tolist() for g in many[:2]]
+
+
+def test_arguments_are_left_as_they_were() -> None:
+    logits, seen = random_rows(2, 9, 30)
+    copies = logits.clone(), seen.clone()
+    sample(logits, OPTIONS[-1], row_generators(0, 9), seen)
+    assert torch.equal(logits, copies[0])
+    assert torch.equal(seen, copies[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_logits_of_other_types_are_read_as_float32(dtype: torch.dtype) -> None:
+    logits = torch.randn(4, 9, generator=torch.Generator().manual_seed(0)).to(dtype)
+    options = SamplingOptions(top_k=3)
+    assert torch.equal(filter_logits(logits, options), filter_logits(logits.float(), options))
+
+
+@pytest.mark.parametrize(
+    ("code", "value", "shown"),
+    [("N907", math.nan, "nan for token 2 of row 1"), ("N907", math.inf, "inf for token 2 of row 1")],
+)
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_logits_that_are_not_finite_are_refused(code: str, value: float, shown: str, temperature: float) -> None:
+    logits = torch.zeros(3, 4)
+    logits[1, 2] = value
+    with pytest.raises(NeuralError, match=f"{code}: .*{shown}"):
+        sample(logits, SamplingOptions(temperature=temperature), row_generators(0, 3))
+
+
+def test_a_row_with_every_token_ruled_out_is_refused() -> None:
+    logits = torch.zeros(2, 4)
+    logits[1] = -math.inf
+    with pytest.raises(NeuralError, match="N908: every token of row 1"):
+        sample(logits, SamplingOptions(), row_generators(0, 2))
+
+
+@pytest.mark.parametrize("noise", [0.0, 1 - 2**-53])
+def test_the_ends_of_the_noise_draw_only_tokens_that_are_left(noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "rand", lambda size, **_: torch.full((size,), noise, dtype=torch.float64))
+    assert draw(torch.tensor([[-math.inf, 0.0, -math.inf]]), row_generators(0, 1)).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("code", "wrong"),
+    [
+        *[("N901", {"temperature": value}) for value in (-0.1, math.nan, math.inf, -math.inf, "hot", None, True)],
+        *[("N902", {"top_k": value}) for value in (0, -3, 2.5, "4", True, math.nan)],
+        *[("N903", {"top_p": value}) for value in (0, -0.5, 1.01, math.nan, math.inf, "x")],
+        *[("N904", {"min_p": value}) for value in (-0.01, 1.01, math.nan, "x")],
+        *[("N905", {"repetition_penalty": value}) for value in (0, -1.2, math.nan, math.inf, None)],
+        *[("N906", {"seed": value}) for value in (-1, 2**64, 1.5, None)],
+    ],
+    ids=repr,
+)
+def test_options_out_of_range_are_refused(code: str, wrong: dict) -> None:
+    with pytest.raises(NeuralError) as error:
+        SamplingOptions(**wrong)
+    (diagnostic,) = error.value.diagnostics
+    assert diagnostic.code == code
+    assert repr(next(iter(wrong.values()))) in diagnostic.title
+    assert diagnostic.hint
