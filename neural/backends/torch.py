@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from neural.backends import torch_network
 from neural.backends.variables import name_variables
 from neural.backends.wrapping import wrap
+from neural.graph.evaluate import identifier
 from neural.graph.graph import Block, Network, Node, Param
 from neural.layers.effects import Cache
 from neural.layers.layer import Effect
@@ -42,6 +44,7 @@ class Module:
         self.helpers: dict[str, None] = {}
         self.classes: dict[str, str] = {}  # by name, in the order in which they stand
         self.signatures: dict[str, tuple[str, ...]] = {}
+        self.parameters = {p.name for p in _params(network.block)}  # a class of that name could not be called
         self._texts: dict[str, str] = {}  # source with a blank for the name → the name
         if network.cached:
             self.helpers[torch_network.KV_CACHE] = None
@@ -51,9 +54,10 @@ class Module:
         writer = ClassWriter(self, block, root=block is self.network.block)
         text = writer.source()
         if text not in self._texts:
-            name, n = block.name, 2
-            while name in self.classes:
-                name, n = f"{block.name}{n}", n + 1
+            own, n = identifier(block.name), 2
+            name = own
+            while name in self.classes or name in self.parameters:
+                name, n = f"{own}{n}", n + 1
             self._texts[text] = name
             self.classes[name] = text.replace("⟨name⟩", name)
             self.signatures[name] = writer.signature
@@ -342,6 +346,13 @@ def _effect_names(block: Block, root: bool) -> dict[Effect, str]:
             name, n = f"{type(effect).variable}_{n}", n + 1
         names[effect] = name
     return names
+
+
+def _params(block: Block) -> Iterator[Param]:
+    yield from block.params
+    for node in block.nodes:
+        if isinstance(node.layer, Block):
+            yield from _params(node.layer)
 
 
 def _cached_attentions(block: Block) -> int:

@@ -117,10 +117,8 @@ def forward(writer: ClassWriter, effects: list[str]) -> list[str]:
 def _start(writer: ClassWriter, body: str) -> list[str]:
     network = writer.module.network
     name = writer.block.inputs[0].name
-    lines = []
-    if network.context or re.search(r"\bT\b", body):
-        lines.append(f"T = {name}.size(1)")
-    total = "T"
+    lines = [f"T = {name}.size(1)"] if network.cached or re.search(r"\bT\b", re.sub("#.*", "", body)) else []
+    total = f"{name}.size(1)"
     if network.cached:
         lines.append("past = 0 if past_key_values is None else past_key_values.length")
         total = "past + T"

@@ -21,7 +21,8 @@ def wrap(line: str) -> list[str]:
     head, inside, tail = code[: opening + 1], code[opening + 1 : closing], code[closing:]
     together = f"{indent}    {inside}"
     parts = _split_commas(inside)
-    if len(together) <= WIDTH:
+    called = opening > 0 and (code[opening - 1].isalnum() or code[opening - 1] in "_)]")
+    if len(together) <= WIDTH and (called or len(parts) == 1):
         middle = [together]
     elif len(parts) == 1:
         element, found, source = inside.rpartition(" for ")

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neural.cli.options import Json
+from neural.cli.show import note
 from neural.diagnostics.diagnostic import fail
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from neural.generation.generate import Generation
     from neural.training.run import Run
 
@@ -55,7 +55,7 @@ def generate(
         Truncate | None, typer.Option(help="Use the newest tokens of a prompt that is longer than the context.")
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="latest, best, or one such as step-000100.")] = "latest",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write text with a trained model: the prompt and its continuation go to stdout, messages to stderr.
 
@@ -78,11 +78,12 @@ def generate(
 
     from neural.generation.generate import Generation
     from neural.training.run import Run
+    from neural.training.session import choose_device
 
     opened = Run.open(run)
     context = _language_model_context(opened, run)
     generation = Generation(
-        _model(opened, checkpoint),
+        opened.load_model(checkpoint).to(choose_device("auto")),
         opened.tokenizer,
         text,
         options,
@@ -93,7 +94,7 @@ def generate(
         truncate=truncate and truncate.value,
     )
     if not seeded and temperature > 0:
-        print(f"seed {seed}", file=sys.stderr)
+        note(f"seed {seed}")
     _write(generation, text, seed, as_json)
 
 
@@ -120,12 +121,6 @@ def _language_model_context(run: Run, path: Path) -> int:
     return program.context
 
 
-def _model(run: Run, checkpoint: str) -> nn.Module:
-    import torch
-
-    return run.load_model(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _write(generation: Generation, prompt: str, seed: int, as_json: bool) -> None:
     """Run the generation and print it. Ctrl-C ends it where it is, with exit code 130."""
     sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows another, and the text goes on
@@ -145,7 +140,7 @@ def _write(generation: Generation, prompt: str, seed: int, as_json: bool) -> Non
         print(_json(generation, prompt, seed, speed), flush=True)
     elif not streamed:
         _emit(_titled(generation, prompt))
-    print(f"{generation.n_tokens} tokens, {speed:.1f} tokens/s", file=sys.stderr)
+    note(f"{generation.n_tokens} tokens, {speed:.1f} tokens/s")
     if interrupted:
         raise typer.Exit(130)
 

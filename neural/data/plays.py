@@ -16,9 +16,10 @@ from neural.diagnostics.diagnostic import fail
 _ITALIC = re.compile(r"__?[^_]*_|(?<!\*)\*[^*]+\*(?!\*)", re.DOTALL)
 _BRACKETED = re.compile(r"\\?\[[^\]\n]*(?:\]_?|$)", re.MULTILINE)  # an opening underscore is missing in places
 _SPEAKER = re.compile(r"^\*\*(.+?)\*\*$")
-_HEADING = re.compile(r"^(?:#+ (?:ACT|SCENE)\b.*|#+ .*|SONG\.|SCENE [IVX]+:)$")
-_SPEAKERLESS = re.compile(r"^(?:#+ )?(PROLOGUE|EPILOGUE)\b.*$", re.IGNORECASE)
-_SPOKEN_BY = re.compile(r"^SPOKEN BY (.+)$")
+_HEADING = re.compile(r"^(?:#+ .*|SONG\.|SCENE [IVX]+:.*)$")
+_SPEAKERLESS = re.compile(
+    r"^(?:#+ (?P<head>PROLOGUE|Prologue|EPILOGUE)\b.*|(?P<line>EPILOGUE)|SPOKEN BY (?P<name>.+))$"
+)
 _ENTRANCE = re.compile(r"^_Enter ([A-Z]{2,}(?: [A-Z]{2,})*)(?:, [a-z ]+)?_$")
 _SPLIT_NAME = re.compile(r"^([A-Z][A-Za-z]{3,}(?:'s)?) *\n\n\*\*(?=\w)", re.MULTILINE)  # BISHOP / **OF WINCHESTER**
 _NUMBERED = re.compile(r"^\d+\\\. ")  # the order of a procession
@@ -66,8 +67,8 @@ def plain_text(markdown: str) -> str:
             if name := _speaker(line):
                 speeches.append((name, []))
                 speaking = True
-            elif alone := _SPEAKERLESS.match(line) or _SPOKEN_BY.match(line):
-                entered, speaking = alone[1], False
+            elif alone := _SPEAKERLESS.match(line):
+                entered, speaking = alone[alone.lastgroup], False
             elif _HEADING.match(line):
                 entered, speaking = "", False
             elif line != title:

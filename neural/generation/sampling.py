@@ -130,11 +130,12 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     if p >= 1:
         return logits
     vocab_size = logits.shape[-1]
-    log_total = logits.double().logsumexp(dim=-1, keepdim=True)  # (B, 1)
+    peak = logits.double().amax(dim=-1, keepdim=True)
+    total = (logits - peak).exp().sum(dim=-1, keepdim=True)  # (B, 1)
     width = min(TOP_P_CANDIDATES, vocab_size)
     while True:
         largest = logits.topk(width, dim=-1).values  # (B, width), sorted
-        mass = (largest.double() - log_total).exp().cumsum(dim=-1)
+        mass = (largest - peak).exp().cumsum(dim=-1) / total
         counts = (mass < p).sum(dim=-1, keepdim=True) + 1
         if width == vocab_size or int(counts.max()) <= width:
             return _keep_largest(logits, counts.clamp_max(width), largest)

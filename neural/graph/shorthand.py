@@ -191,10 +191,12 @@ def positions(statements: Statements, length: str, length_expr, messages: Messag
     for i, statement in enumerate(statements):
         if statement.layer.text == "Embedding":
             span = statement.span
-            text = f"\nPositionalEmbedding(max_length={length})"
-            fix = Fix("write them out", (Edit(Span(span.source, span.end, span.end), text),), safe=True)
+            text = f"PositionalEmbedding(max_length={length})"
+            after = statements[i + 1].span if i + 1 < len(statements) else None  # below a comment at the line's end
+            edit = Edit(_start(after), text + "\n") if after else Edit(Span(span.source, span.end, span.end), "\n" + text)
+            fix = Fix("write them out", (edit,), safe=True)
             title = "attention knows no order, and this network has no positions: learned ones are added"
-            messages.note("N603", title, span, f"reads as followed by `{text.strip()}`", fix=fix)
+            messages.note("N603", title, span, f"reads as followed by `{text}`", fix=fix)
             argument = Argument(Name("max_length", span), length_expr, span)
             added = Statement(None, Name("PositionalEmbedding", span), (argument,), None, None, span)
             return (*statements[: i + 1], added, *statements[i + 1 :])

@@ -62,6 +62,13 @@ class CausalMask(Effect):
         return f"sliding_mask(T, {site.past}, {window}, attention_mask, {site.inputs[0]}.device)"
 
 
+KEY_MASK = '''
+def key_mask(padding: Tensor | None) -> Tensor | None:
+    """True for real keys, (B, 1, 1, T), or None where all are."""
+    return None if padding is None else padding[:, None, None, :].bool()
+'''
+
+
 @dataclass(frozen=True)
 class PaddingMask(Effect):
     """True for real keys, bool (B, 1, 1, S), or None."""
@@ -69,7 +76,8 @@ class PaddingMask(Effect):
     variable = "padding"
 
     def torch(self, site: Site) -> str:
-        return "None if attention_mask is None else attention_mask[:, None, None, :].bool()"
+        site.helper(KEY_MASK)
+        return "key_mask(attention_mask)"
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,9 @@ def average(x: Tensor, mask: Tensor | None) -> Tensor:
 GREATEST = '''
 def greatest(x: Tensor, mask: Tensor | None) -> Tensor:
     """The greatest over the real positions of x, (B, T, d) → (B, d)."""
-    return (x if mask is None else x.masked_fill(~mask[:, :, None].bool(), float("-inf"))).amax(1)
+    if mask is not None:
+        x = x.masked_fill(~mask[:, :, None].bool(), float("-inf"))
+    return x.amax(1)
 '''
 
 LAST = '''
@@ -126,8 +128,9 @@ def last(x: Tensor, mask: Tensor | None) -> Tensor:
     """The vector at the last real position of x, (B, T, d) → (B, d)."""
     if mask is None:
         return x[:, -1]
+    rows = torch.arange(x.size(0), device=x.device)
     positions = torch.arange(x.size(1), device=x.device)
-    return x[torch.arange(x.size(0), device=x.device), (positions * mask.bool()).argmax(1)]
+    return x[rows, (positions * mask.bool()).argmax(1)]
 '''
 
 

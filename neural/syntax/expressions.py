@@ -12,7 +12,7 @@ from neural.syntax.literals import WORDS
 from neural.syntax.tree import Argument, Binary, Call, Entry, Expr, Literal, Map, Name, Ref, Sequence, Unary
 
 SUM, PRODUCT, SIGN, POWER = 1, 2, 3, 4
-_POWERS = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT, "**": POWER}
+POWERS = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT, "**": POWER}
 
 
 class Expressions(Cursor):
@@ -27,7 +27,7 @@ class Expressions(Cursor):
         self.deeper(first)
         left = self._sign() if first.kind == "-" else self._primary()
         height = self.height
-        while (power := _POWERS.get(self.token.kind, 0)) >= lowest:
+        while (power := POWERS.get(self.token.kind, 0)) >= lowest:
             operator = self.advance()
             # `**` binds to the right, and tighter than a sign on its left only: -2 ** 2 is -4, 2 ** -1 is 0.5.
             right = self.value(SIGN if operator.kind == "**" else power + 1)

@@ -54,17 +54,15 @@ def training_data(program: Program, store: TokenStore, seed: int) -> TrainingDat
     return TrainingData(store, batches, held_out, steps, train.batch_size, program.context)
 
 
-def require_trainable(program: Program, tokenizer: Tokenizer) -> None:
-    """NeuralError for what can be said before the text is read: N800, N801, N803."""
+def require_trainable(program: Program) -> None:
+    """NeuralError for what the program alone says: N800 (no language model), N801 (no length)."""
     train = program.settings.train
     if program.vocab_size is None or program.context is None:
         fail(
             "N800",
             f"{program.name} is not a language model, and `neural train` trains those",
-            notes=(
-                "a language model reads ids and gives logits as wide as its Embedding's input_dim, under a cross-entropy",
-            ),
-            hint='give it an Embedding, a Dense of the vocabulary\'s size, and loss: "sparse_categorical_crossentropy"',
+            notes=("a language model reads ids through an Embedding and gives logits as wide as its input_dim",),
+            hint='end it with a Dense of the vocabulary\'s size, and write loss: "sparse_categorical_crossentropy"',
         )
     if train.steps is None and train.epochs is None:
         fail(
@@ -72,11 +70,16 @@ def require_trainable(program: Program, tokenizer: Tokenizer) -> None:
             f"{program.path} does not say how long to train {program.name}",
             hint="write into the network: train { steps: 2000 }, or epochs: 1 for each token once",
         )
-    if tokenizer.vocab_size > program.vocab_size:
+
+
+def require_fitting_tokenizer(program: Program, tokenizer: Tokenizer) -> None:
+    """NeuralError N803 for a tokenizer with more tokens than the model knows; fewer are no harm."""
+    size, known = tokenizer.vocab_size, program.vocab_size
+    if size > known:
         fail(
             "N803",
-            f"the tokenizer has {tokenizer.vocab_size:,} tokens, and {program.name} knows {program.vocab_size:,}",
-            notes=(f"the tokenizer is {tokenizer!r}",),
-            hint=f"make the Embedding's input_dim {tokenizer.vocab_size} (--set vocab_size={tokenizer.vocab_size}, "
-            "where the file has that param), or train a smaller tokenizer: neural tokenizer train",
+            f"the tokenizer has {size:,} tokens, and {program.name} knows {known:,}",
+            notes=(f"it is {tokenizer!r}",),
+            hint=f"make the Embedding's input_dim {size} (--set vocab_size={size}, where the file has that param), "
+            "or take a smaller tokenizer",
         )

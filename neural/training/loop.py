@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from neural.data.tokenizers import Tokenizer
 from neural.diagnostics.diagnostic import fail
 from neural.training.lock import RunLock
 from neural.training.metrics import MetricsLog, Record, last_validation
-from neural.training.nonfinite import stop_on_nonfinite
+from neural.training.nonfinite import stop_on_nonfinite, stop_on_nonfinite_validation
 from neural.training.plots import draw_losses, draw_schedule
 from neural.training.randomness import RandomState
 from neural.training.report import Report, Standing, terminal_report
@@ -149,12 +150,14 @@ class _Trainer:
         if not session.data.held_out:
             return False
         found = session.evaluate()
+        if not math.isfinite(found.loss):
+            self.log.flush()
+            stop_on_nonfinite_validation(session, found.loss)
         self.log.write("validation", session.step, found.to_json(session.run.program.settings.metrics))
         bits = "" if found.bits_per_byte is None else f" · {found.bits_per_byte:.4f} bits per byte"
         accuracy = f" · accuracy {found.accuracy:.2%}" if "accuracy" in session.run.program.settings.metrics else ""
-        self.report.say(
-            f"step {session.step} · validation loss {found.loss:.4f} · perplexity {found.perplexity:,.2f}{bits}{accuracy}"
-        )
+        loss = f"validation loss {found.loss:.4f} · perplexity {found.perplexity:,.2f}"
+        self.report.say(f"step {session.step} · {loss}{bits}{accuracy}")
         self.validation_loss = found.loss
         improved = session.best_loss is None or found.loss < session.best_loss
         session.best_loss = found.loss if improved else session.best_loss

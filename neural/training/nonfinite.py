@@ -15,7 +15,7 @@ from neural.training.step import NonFiniteStep
 
 
 def stop_on_nonfinite(session: Session, error: NonFiniteStep, randomness: RandomState) -> NoReturn:
-    """Write `nonfinite/step-NNNNNN`, a checkpoint of the moment before the step, and `nonfinite/batch.json`; raise N810.
+    """Keep a checkpoint of the moment before the step, and the batch, in `nonfinite/`; raise N810.
 
     The folder is apart from `checkpoints/`: the weights may be broken already, and resuming must not begin with them.
     """
@@ -28,7 +28,6 @@ def stop_on_nonfinite(session: Session, error: NonFiniteStep, randomness: Random
     batch = f"batch {session.cursor}" if last == session.cursor else f"batches {session.cursor} to {last}"
     offsets = ", ".join(f"{start:,}" for start in session.data.training.starts(session.cursor)[:4].tolist())
     run.set_state("failed")
-    clip = "" if session.train.gradient_clip else "set gradient_clip: 1.0, "
     fail(
         "N810",
         f"the {what} is {value} at step {step}; the step was not applied",
@@ -36,8 +35,25 @@ def stop_on_nonfinite(session: Session, error: NonFiniteStep, randomness: Random
             f"{batch} of the training data, whose sequences begin at the tokens {offsets}, …; learning rate {rate:.3g}",
             f"the state before the step and the batch are in {path}",
         ),
-        hint=f"{clip}lower the learning rate or lengthen warmup_steps, and train a new run",
+        hint=_advice(session),
     )
+
+
+def stop_on_nonfinite_validation(session: Session, loss: float) -> NoReturn:
+    """The weights of the step just done give no finite loss: no checkpoint of them is written; raise N811."""
+    session.run.set_state("failed")
+    broken = [name for name, weight in session.model.named_parameters() if not weight.isfinite().all()]
+    fail(
+        "N811",
+        f"the validation loss is {loss} after step {session.step}",
+        notes=(f"weights that are not finite: {', '.join(broken[:4]) or 'none, so the sums overflow'}",),
+        hint=_advice(session),
+    )
+
+
+def _advice(session: Session) -> str:
+    clip = "" if session.train.gradient_clip else "set gradient_clip: 1.0, "
+    return f"{clip}lower the learning rate or lengthen warmup_steps, and train a new run"
 
 
 def _keep(session: Session, error: NonFiniteStep, randomness: RandomState) -> Path:

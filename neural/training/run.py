@@ -34,7 +34,7 @@ from neural.diagnostics.diagnostic import Diagnostic, fail
 from neural.diagnostics.render import render
 from neural.training.checkpoint import Checkpoint
 from neural.training.checkpoint_manager import CheckpointManager, Warn
-from neural.training.data import TrainingData, require_trainable, training_data
+from neural.training.data import TrainingData, require_fitting_tokenizer, require_trainable, training_data
 from neural.training.durable import write_json, write_text
 
 FORMAT = 1
@@ -100,12 +100,13 @@ class Run:
         """Write a new run directory, which appears whole or not at all, and tokenise the text into it.
 
         `data`: text, or a folder of token shards, which stays where it is. `seed`: by default the program's.
-        NeuralError: N851 (the path is taken), N853 (shards of another tokenizer), those of `require_trainable` and
-        `training_data`, and those of the data. OSError as the system gives it.
+        NeuralError: N800, N801, N803, N851 (the path is taken), N853 (shards of another tokenizer), and those of the
+        data. OSError as the system gives it.
         """
         path = Path(path)
         require_free(path)
-        require_trainable(program, tokenizer)
+        require_trainable(program)
+        require_fitting_tokenizer(program, tokenizer)
         seed = program.settings.train.seed if seed is None else seed
         with fresh_folder(path) as folder:
             if isinstance(data, Corpus):

@@ -9,9 +9,9 @@ from typing import Self
 
 
 class StopRequest:
-    """`with StopRequest() as stop:` sets `stop.signal` at the first SIGINT or SIGTERM; a second SIGINT interrupts at once.
+    """`with StopRequest() as stop:` sets `stop.signal` at the first SIGINT or SIGTERM.
 
-    Outside the main thread Python delivers no signals, and this does nothing.
+    A second SIGINT interrupts at once. Outside the main thread Python delivers no signals, and this does nothing.
     """
 
     def __init__(self) -> None:

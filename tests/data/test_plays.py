@@ -12,8 +12,8 @@ from neural.data.plays import plain_text, shakespeare
 
 ROWS = {
     "title, act, scene and directions": (
-        "# Lear\n\n## ACT I\n\n### SCENE I. A palace.\n\n_Enter KENT,\nand others_\n\n**KENT**  \nI thought.  \nYes.\n\n_Exit_",
-        "KENT:\nI thought.\nYes.\n",
+        "# Lear\n\n## ACT I\n\n### SCENE I. A palace.\n\n_Enter KENT,\nand B_\n\n**KENT**  \nI do.  \nYes.\n\n_Exit_",
+        "KENT:\nI do.\nYes.\n",
     ),
     "two speeches": ("**A**  \nOne.\n\n**B**  \nTwo.", "A:\nOne.\n\nB:\nTwo.\n"),
     "a speech goes on after a direction": ("**A**  \nOne.\n\n_Exit B_\n\nTwo.", "A:\nOne.\nTwo.\n"),
@@ -31,6 +31,7 @@ ROWS = {
     ),
     "a prologue without a name": ("# H\n\n## ACT I\n\n### Prologue\n\nI come no more.", "Prologue:\nI come no more.\n"),
     "an epilogue": ("**A**  \nEnd.\n\nEPILOGUE  \nSPOKEN BY PROSPERO  \nNow.", "A:\nEnd.\n\nPROSPERO:\nNow.\n"),
+    "verse that begins like one": ("**A**  \nepilogue; the\nPrologue", "A:\nepilogue; the\nPrologue\n"),
     "only one comes on": ("### SCENE III. A cave.\n\n_Enter TIMON, from the cave_\n\nO sun.", "TIMON:\nO sun.\n"),
     "a running title": ("# Love's Lost\n\n**A**  \nOne.\n\nLOVE'S LOST\n\nTwo.", "A:\nOne.\nTwo.\n"),
     "a procession": ("**A**  \nSee.\n\n1\\. Two judges.  \n2\\. A mayor.\n\n**B**  \nAh.", "A:\nSee.\n\nB:\nAh.\n"),
@@ -53,7 +54,7 @@ def test_nothing_but_speeches() -> None:
     text = shakespeare()
     assert len(text) > 4_700_000
     assert not set("_*\\[]#") & set(text)
-    assert not re.search(r"(?m)^ | $|^(ACT|SCENE|Enter|Exit|Exeunt)\b.*$", text.replace("Enter, sir", ""))
+    assert not re.search(r"(?m)^ | $|^(ACT|SCENE) [IV]|^Exeunt", text)
     for speech in text.removesuffix("\n").split("\n\n"):
         assert re.match(r"[A-Z][^\n]*:\n[^\n]", speech), speech
 

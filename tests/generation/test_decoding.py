@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from huggingface import HuggingFaceGpt2
 from torch import nn
 
 from neural.diagnostics.diagnostic import NeuralError
 from neural.generation import decoding
 from neural.generation.decoding import BatchDecoder, evaluating, kept_tokens
 from neural.generation.sampling import SamplingOptions, row_generators, sample
+from tests.generation.huggingface import HuggingFaceGpt2
 
 VOCAB_SIZE, CONTEXT = 257, 48
 PROMPT = (3, 1, 4, 1, 5, 9, 2)

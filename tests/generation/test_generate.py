@@ -68,6 +68,12 @@ def test_gpt2_words_stop_in_the_middle_of_a_token() -> None:
     assert gpt2.decode(sample.ids).startswith("Tomorrow, and t")
 
 
+def test_nothing_of_a_token_follows_the_stop_string() -> None:
+    gpt2 = load_tokenizer("gpt2")
+    assert gpt2.bytes_of(gpt2.encode(" “")[0]) == b" \xe2\x80"
+    assert continued(gpt2, " “", stop=(" ",), max_new_tokens=1)[1].text == ""
+
+
 def text_of(ids: tuple[int, ...], tokenizer: Tokenizer) -> str:
     return tokenizer.decode([token for token in ids if token != tokenizer.eot_id])
 
@@ -83,8 +89,8 @@ def test_the_pieces_joined_are_the_text(
     (whole,) = generate(model, tokenizer, "ROMEO:", options, **arguments)
     assert streaming.samples == (whole,)
     assert "".join(pieces) == whole.text == text_of(whole.ids, tokenizer)
-    if whole.finish_reason is FinishReason.LENGTH:
-        assert len(whole.ids) == max_new_tokens == streaming.n_tokens
+    assert len(whole.ids) == streaming.n_tokens <= max_new_tokens
+    assert whole.finish_reason is not None
 
 
 def test_the_same_seed_gives_the_same_text_and_another_another(

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from reference import probabilities
 from transformers import (
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
@@ -27,6 +26,7 @@ from neural.generation.sampling import (
     row_generators,
     sample,
 )
+from tests.generation.reference import probabilities
 
 OPTIONS = [
     SamplingOptions(),
@@ -112,8 +112,9 @@ def test_ties_keep_the_lowest_ids_and_exactly_k() -> None:
     assert kept.tolist() == [[False, True, True, False, False], [True, True, False, False, False]]
 
 
-def test_a_nucleus_among_equals_is_the_smallest() -> None:
-    assert (keep_top_p(torch.zeros(1, 8), 0.25) > -math.inf).tolist() == [[True] * 2 + [False] * 6]
+@pytest.mark.parametrize(("equals", "p", "kept"), [(8, 0.25, 2), (8, 0.26, 3), (10, 0.8, 8), (5, 0.2, 1), (3, 1.0, 3)])
+def test_a_nucleus_among_equals_is_the_smallest(equals: int, p: float, kept: int) -> None:
+    assert (keep_top_p(torch.zeros(1, equals), p) > -math.inf).tolist() == [[i < kept for i in range(equals)]]
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-40, 1e-9])
@@ -205,6 +206,11 @@ def test_a_row_is_the_same_alone_and_in_a_batch(options: SamplingOptions) -> Non
 def test_a_samples_numbers_do_not_depend_on_how_many_there_are() -> None:
     few, many = row_generators(3, 2), row_generators(3, 9)
     assert [torch.rand(4, generator=g).tolist() for g in few] == [torch.rand(4, generator=g).tolist() for g in many[:2]]
+
+
+def test_no_two_samples_of_near_seeds_share_their_numbers() -> None:
+    numbers = {torch.rand(1, generator=g).item() for seed in range(30) for g in row_generators(seed, 30)}
+    assert len(numbers) == 900
 
 
 def test_arguments_are_left_as_they_were() -> None:

