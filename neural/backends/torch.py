@@ -29,7 +29,8 @@ def emit(network: Network) -> str:
 
 
 def _imports(body: str) -> str:
-    lines = ["import math\n"] if "math." in body else []
+    lines = [f"import {name}" for name in ("math", "re") if f"{name}." in body]
+    lines += [""] if lines else []
     lines.append("import torch\nfrom torch import Tensor, nn")
     if re.search(r"\bF\.", body):
         lines.append("from torch.nn import functional as F")
@@ -322,8 +323,8 @@ class ClassWriter:
 
     def site_of_network(self) -> NodeSite:
         """For effects, which belong to no node."""
-        source = self.block.inputs[0]
-        return NodeSite(self, "", (source.name,), (), (source.shape,))
+        name = self.module.network.sequence or self.block.inputs[0].name
+        return NodeSite(self, "", (name,), (), (self.values[name].shape,))
 
     def _forward_of_block(self) -> list[str]:
         self._return()

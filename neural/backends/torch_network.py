@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from neural.graph.graph import Network, count_parameters, primitives
-from neural.graph.residuals import additions, residual_suffixes
+from neural.graph.residuals import additions, indexed_within, residual_suffixes
 from neural.layers.embedding import Embedding
 from neural.layers.values import Shape
 
@@ -75,9 +75,10 @@ def constructor_end(writer: ClassWriter) -> list[str]:
     suffixes = residual_suffixes(network.block)
     if network.init == "gpt2" and count is not None and suffixes:
         names = ", ".join(f'"{s}"' for s in suffixes)
+        name = 're.sub(r"\\.\\d+", "", name)' if indexed_within(network.block, suffixes) else "name"
         lines += [
             "for name, weight in self.named_parameters():",
-            f"    if name.endswith({names if len(suffixes) == 1 else f'({names})'}):  # into the residual stream",
+            f"    if {name}.endswith({names if len(suffixes) == 1 else f'({names})'}):  # into the residual stream",
             f"        nn.init.normal_(weight, std=0.02 / math.sqrt({count.text}))",
         ]
     return lines
@@ -116,7 +117,7 @@ def forward(writer: ClassWriter, effects: list[str]) -> list[str]:
 
 def _start(writer: ClassWriter, body: str) -> list[str]:
     network = writer.module.network
-    name = writer.block.inputs[0].name
+    name = network.sequence or writer.block.inputs[0].name
     lines = [f"T = {name}.size(1)"] if network.cached or re.search(r"\bT\b", re.sub("#.*", "", body)) else []
     total = f"{name}.size(1)"
     if network.cached:

@@ -69,17 +69,15 @@ def generate(
       neural generate runs/first --prompt "ROMEO:" --temperature 0 --stop "\\n\\n"
       neural generate runs/first --prompt - --seed 1 --num-samples 3 --json < prompt.txt
     """
+    from neural.generation.generate import Generation
     from neural.generation.sampling import SamplingOptions
+    from neural.training.run import Run
+    from neural.training.session import choose_device
 
     seeded = seed is not None
     seed = seed if seeded else secrets.randbelow(2**32)
     options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     text = _prompt_text(prompt)
-
-    from neural.generation.generate import Generation
-    from neural.training.run import Run
-    from neural.training.session import choose_device
-
     opened = Run.open(run)
     context = _language_model_context(opened, run)
     generation = Generation(
@@ -93,9 +91,11 @@ def generate(
         stop=[re.sub(r"\\[ntr\\]", lambda escape: ESCAPES[escape.group()], string) for string in stop or ()],
         truncate=truncate and truncate.value,
     )
-    if not seeded and temperature > 0:
-        note(f"seed {seed}")
-    _write(generation, text, seed, as_json)
+    said = [] if seeded or temperature == 0 else [f"seed {seed}"]
+    try:
+        _write(generation, text, seed, said, as_json)
+    except BrokenPipeError:  # said here, since Click would make it exit code 1: whoever read this has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere at exit
 
 
 def _prompt_text(prompt: str) -> str:
@@ -121,13 +121,15 @@ def _language_model_context(run: Run, path: Path) -> int:
     return program.context
 
 
-def _write(generation: Generation, prompt: str, seed: int, as_json: bool) -> None:
-    """Run the generation and print it. Ctrl-C ends it where it is, with exit code 130."""
+def _write(generation: Generation, prompt: str, seed: int, said: list[str], as_json: bool) -> None:
+    """Run the generation and print it, after the notes in `said`. Ctrl-C ends it where it is, with exit code 130."""
     sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows another, and the text goes on
     streamed = not as_json and len(generation.samples) == 1
     started = time.perf_counter()
     interrupted = False
     try:
+        for text in said:
+            note(text)
         if streamed:
             _stream(generation, prompt)
         else:

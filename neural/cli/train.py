@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,12 +20,6 @@ if TYPE_CHECKING:
 
 SAMPLE_TOKENS = 200
 SAMPLE_TEMPERATURE = 0.8
-
-
-class Device(StrEnum):
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 def train(
@@ -48,7 +41,9 @@ def train(
         Path | None, typer.Option(help="Go on with this run, from its latest whole checkpoint.", metavar="RUN")
     ] = None,
     stop_at: Annotated[int | None, typer.Option(help="Save and stop after this step.", metavar="STEP")] = None,
-    device: Annotated[Device | None, typer.Option(help="Where to compute. Default: the file's, or auto.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda. Default: the file's, or auto.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a language model: writes a run directory, which every other command takes.
@@ -62,6 +57,8 @@ def train(
       neural train examples/gpt2.neural --data shards --set n_layer=4 --stop-at 1000
       neural train --resume runs/first
     """
+    if stop_at is not None and stop_at < 1:
+        fail("N807", f"--stop-at {stop_at} lies behind: the first step is 1", hint="give a step to save and stop after")
     if resume is not None:
         given = {"FILE": file, "--data": data, "--out": out, "--set": sets, "--network": network}
         _refuse_with_resume({**given, "--tokenizer": tokenizer, "--seed": seed})
@@ -71,6 +68,10 @@ def train(
     elif file is None:
         fail("N806", "neural train needs a .neural file, or a run to go on with", hint="give FILE, or --resume RUN")
     else:
+        if device is not None:
+            from neural.training.session import choose_device
+
+            choose_device(device)  # before the text is read
         run = make_run(file, data, out, parse_sets(sets), network, tokenizer, seed)
     outcome = train_run(run, device, stop_at)
     if as_json:
@@ -101,7 +102,7 @@ def make_run(
     return Run.create(out, setup.program, setup.tokenizer, setup.data, seed=seed, progress=True)
 
 
-def train_run(run: Run, device: Device | None, stop_at: int | None) -> Outcome:
+def train_run(run: Run, device: str | None, stop_at: int | None) -> Outcome:
     """Train a run with its progress, samples and outcome on stderr."""
     from neural.training.loop import train as train_loop
     from neural.training.session import choose_device

@@ -18,7 +18,7 @@ from neural.data.tokenizers.tokenizer import Tokenizer
 from neural.diagnostics.diagnostic import fail
 
 SHARD_TOKENS = 100_000_000  # ids of a shard: 200 MB
-BATCH_CHARACTERS = 1 << 22  # given to the tokenizer at once: enough to share among many cores
+BATCH_CHARACTERS = 1 << 20  # given to the tokenizer at once: 64 pieces to share among the cores, some 100 MB of memory
 
 
 def tokenize(corpus: Corpus, tokenizer: Tokenizer, folder: Path, *, progress: bool, shard_tokens: int) -> list[Header]:

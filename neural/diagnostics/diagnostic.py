@@ -62,6 +62,8 @@ class NeuralError(Exception):
         self.diagnostics = diagnostics
 
 
-def fail(code: str, title: str, *, primary: Label | None = None, notes: tuple[str, ...] = (), hint: str | None = None) -> NoReturn:
+def fail(
+    code: str, title: str, *, primary: Label | None = None, notes: tuple[str, ...] = (), hint: str | None = None
+) -> NoReturn:
     """Raise a NeuralError of a single message."""
     raise NeuralError(Diagnostic(code, title, primary, notes=notes, hint=hint))

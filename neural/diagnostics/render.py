@@ -31,7 +31,7 @@ def summary(diagnostics: Iterable[Diagnostic]) -> str:
 
 
 def to_json(diagnostics: Iterable[Diagnostic]) -> list[dict]:
-    """Messages as values for `--json`: lines and columns count from 1, offsets (of characters) from 0, ends are exclusive."""
+    """Messages as values for `--json`: lines and columns count from 1, character offsets from 0; ends are exclusive."""
     return [
         {
             "code": d.code,

@@ -86,7 +86,7 @@ class Network:
     cached: bool  # causal throughout: takes past_key_values
     classifies: bool  # its output is logits under a cross-entropy: it has probabilities
     init: str  # "gpt2" or "glorot"
-    weights_from: str | None = None
+    sequence: str | None = None  # the input whose length masks and positions have
 
     @property
     def name(self) -> str:

@@ -30,7 +30,9 @@ def interpret(
     """
     shared = tied(network.block)
     full = {**weights, **{target: _tied_value(weights, target, source, network.block) for target, source in shared.items()}}
-    state = {"attention_mask": attention_mask, "positions": np.arange(inputs[0].shape[1] if inputs[0].ndim > 1 else 1)}
+    names = [v.name for v in network.block.inputs]
+    length = inputs[names.index(network.sequence)].shape[1] if network.sequence else 0
+    state = {"attention_mask": attention_mask, "positions": np.arange(length)}
     return _run(network.block, full, inputs, state, "")
 
 

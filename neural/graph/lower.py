@@ -324,7 +324,8 @@ class Lowering:
         lifted = [Param(identifier(n), a) for n, a in scope.lifted.items()]
         passed += [(identifier(n), a) for n, a in given.items()]
         passed += [(identifier(n), self._handed_down(n, frame)) for n in scope.lifted]
-        return builder.finish(name, (*axes, *params, *lifted), out), tuple(passed)
+        every = sorted((*axes, *params, *lifted), key=lambda p: p.default is not None)  # what defaults read stands before them
+        return builder.finish(name, tuple(every), out), tuple(passed)
 
     def _handed_down(self, name: str, frame: Frame) -> Arg:
         """A parameter of the file that a define reads is its constructor's argument, handed down by every caller."""

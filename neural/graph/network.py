@@ -9,7 +9,7 @@ from neural.graph import shorthand
 from neural.graph.builder import BlockBuilder
 from neural.graph.definitions import Definitions, FileParams
 from neural.graph.evaluate import Scope, evaluate, identifier
-from neural.graph.graph import Block, Network, Node, Param, primitives
+from neural.graph.graph import Block, Network, Node, Param, Placed, primitives
 from neural.graph.lower import Frame, Lowering
 from neural.graph.messages import Messages, Poisoned
 from neural.graph.sections import CROSS_ENTROPIES, check_keys, lower_settings
@@ -20,7 +20,7 @@ from neural.layers.attention import Attention
 from neural.layers.dense import Dense
 from neural.layers.effects import Positions, Rotary
 from neural.layers.embedding import Embedding
-from neural.layers.values import BATCH, Arg, Value
+from neural.layers.values import BATCH, Arg, Value, draw, same
 from neural.syntax import tree
 
 TOKENIZER_SIZES = {"gpt2": 50257, "byte": 257}
@@ -149,6 +149,7 @@ def _described(block: Block, settings: Settings, sections: dict, network: tree.N
     models_language = ids and classifies and len(out.shape) == 3 and out.shape[1].axis == "T" and out.shape[-1].value == vocabulary
     causal = bool(attentions) and all(a.causal.value for a in attentions) and not any(p.node.layer.mixes_positions for p in nodes)
     _check_head(block, out, settings, sections, classifies, messages)
+    sequence = _sequence(block, nodes, messages)
     if models_language and attentions and not all(a.causal.value for a in attentions):
         messages.warning(
             "N606", "a language model whose attention is not causal sees the tokens that it is to predict", sections["layers"].key.span,
@@ -160,8 +161,26 @@ def _described(block: Block, settings: Settings, sections: dict, network: tree.N
         messages.error("N514", title, sections["tokenizer"].value.span, hint=f"make the Embedding's input_dim {needed}")
     return Network(
         block, settings, source.shape[1].value if ids else None, vocabulary if models_language else None,
-        cached=causal and ids and len(out.shape) == 3, classifies=classifies, init="gpt2" if attentions else "glorot",
+        cached=causal and ids and len(out.shape) == 3, classifies=classifies, init="gpt2" if attentions else "glorot", sequence=sequence,
     )  # fmt: skip
+
+
+def _sequence(block: Block, nodes: list[Placed], messages: Messages) -> str | None:
+    """The input whose length masks and positions have: the network makes them once, for one sequence."""
+    found = None
+    for path, node, inputs, _ in nodes:
+        if not node.layer.effects(*inputs):
+            continue
+        fitting = [v for v in block.inputs if len(v.shape) > 1 and all(same(v.shape[1:2], i.shape[1:2]) for i in inputs)]
+        symbolic = [v for v in fitting if v.shape[1].axis]
+        if not fitting or len(symbolic) > 1 or (found and found not in {v.name for v in fitting}):
+            lengths = ", ".join(f"{v.name} {draw(v.shape)}" for v in block.inputs)
+            title = f"{path.rpartition('.')[2]} runs over a sequence that is not the network's one sequence of inputs"
+            here = " and ".join(dict.fromkeys(draw(i.shape) for i in inputs))
+            messages.error("N415", title, node.span, f"here {here}", notes=(f"inputs: {lengths}",))
+            return None
+        found = found or fitting[0].name
+    return found
 
 
 def _check_head(block: Block, out: Value, settings: Settings, sections: dict, classifies: bool, messages: Messages) -> None:

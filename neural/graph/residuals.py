@@ -7,7 +7,6 @@ grow with depth (Radford et al. 2019, section 2.3).
 from __future__ import annotations
 
 from neural.graph.graph import Block, Node, primitives
-from neural.layers.activation import Activation
 from neural.layers.dense import Dense
 from neural.layers.merging import Add
 from neural.layers.reshaping import Dropout
@@ -21,14 +20,8 @@ def additions(block: Block) -> Arg | None:
         inner = additions(node.layer) if isinstance(node.layer, Block) else Arg.of(1) if _projection(node, block) else None
         if inner is not None:
             here = inner if node.repeat is None else inner.times(node.repeat.named(node.repeat.root))
-            total = here if total is None else _sum(total, here)
+            total = here if total is None else total.plus(here)
     return total
-
-
-def _sum(a: Arg, b: Arg) -> Arg:
-    if a.text == repr(a.value) and b.text == repr(b.value):
-        return Arg.of(a.value + b.value)
-    return a.plus(b)
 
 
 def _projection(node: Node, block: Block) -> str | None:
@@ -63,16 +56,17 @@ def _last_dense(block: Block, name: str) -> str | None:
             return inner and node.repeat is None and f"{node.name}.{inner}" or None
         if isinstance(node.layer, Dense):
             return node.name if node.repeat is None and node.layer.activation.value == "linear" else None
-        if not isinstance(node.layer, Dropout | Activation):
+        if not isinstance(node.layer, Dropout):
             return None
         name = node.inputs[0]
     return None
 
 
 def residual_suffixes(network: Block) -> tuple[str, ...]:
-    """The ends of the names of those matrices, as short as sets them apart from all others."""
+    """The ends of the names of those matrices, as short as sets them apart from all others; names without indices."""
     targets = {f"{prefix}{path}.weight" for prefix, path in _walk(network, "")}
-    others = {f"{p.path}.{w.name}" for p in primitives(network, once=True) for w in p.node.layer.weights(*p.inputs)} - targets
+    every = (f"{p.path}.{w.name}" for p in primitives(network, once=True) for w in p.node.layer.weights(*p.inputs))
+    others = {without_indices(name) for name in every} - targets
     suffixes: dict[str, None] = {}
     for target in sorted(targets):
         parts = target.split(".")
@@ -84,9 +78,20 @@ def residual_suffixes(network: Block) -> tuple[str, ...]:
     return tuple(suffixes)
 
 
+def without_indices(name: str) -> str:
+    """blocks.3.attn.weight → blocks.attn.weight."""
+    return ".".join(part for part in name.split(".") if not part.isdigit())
+
+
+def indexed_within(network: Block, suffixes: tuple[str, ...]) -> bool:
+    """Whether an index stands inside one of the ends, so that names must be matched without their indices."""
+    every = (f"{p.path}.{w.name}" for p in primitives(network, once=True) for w in p.node.layer.weights(*p.inputs))
+    return any(without_indices(name).endswith(suffixes) and not name.endswith(suffixes) for name in every)
+
+
 def _walk(block: Block, prefix: str):
     for node in block.nodes:
         if isinstance(node.layer, Block):
-            yield from _walk(node.layer, f"{prefix}{node.name}." + ("0." if node.repeat is not None else ""))
+            yield from _walk(node.layer, f"{prefix}{node.name}.")
         elif path := _projection(node, block):
             yield prefix, path

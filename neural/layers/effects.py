@@ -110,7 +110,7 @@ def rotary(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tenso
 '''
 
 ROTARY_LINEAR = '''
-def rotary(
+def rotary_linear(
     positions: Tensor, head_dim: int, base: float, factor: float
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines of rotary positions divided by `factor` (Chen et al. 2023)."""
@@ -121,7 +121,7 @@ def rotary(
 '''
 
 ROTARY_LLAMA3 = '''
-def rotary(
+def rotary_llama3(
     positions: Tensor,
     head_dim: int,
     base: float,
@@ -165,8 +165,9 @@ class Rotary(Effect):
         return (Positions(),)
 
     def torch(self, site: Site) -> str:
+        function = {"none": "rotary", "linear": "rotary_linear", "llama3": "rotary_llama3"}[self.scaling]
         site.helper({"none": ROTARY, "linear": ROTARY_LINEAR, "llama3": ROTARY_LLAMA3}[self.scaling])
         head_dim = site.attribute("head_dim", self.written_head_dim)
         names = ("rope_base", "rope_factor", "rope_low", "rope_high", "rope_original")
         rest = ", ".join(site.attribute(n, a) for n, a in zip(names, self.written, strict=False))
-        return f"rotary({site.uses(Positions())}, {head_dim}, {rest})"
+        return f"{function}({site.uses(Positions())}, {head_dim}, {rest})"

@@ -93,7 +93,7 @@ class PositionalEmbedding(Layer):
         positions, x = site.uses(Positions()), site.inputs[0]
         if self.kind.value == "sinusoidal":
             site.helper(SINUSOIDS)
-            return f"{x} + sinusoids({positions}, {x}.size(-1))"
+            return f"{x} + sinusoids({positions}, {site.attribute('width', site.shapes[0][-1])})"
         length = site.shapes[0][1] if self.max_length.value is None else self.max_length
         table = site.module(f"nn.Embedding({length.text}, {site.shapes[0][-1].text})")
         return f"{x} + {table}({positions})"

@@ -46,6 +46,8 @@ class Arg:
 
     def _combine(self, op: str, other: Arg | int, value: Scalar) -> Arg:
         other = other if isinstance(other, Arg) else Arg.of(other)
+        if self.literal and other.literal:
+            return Arg.of(value)
         return Arg(
             value,
             f"{operand(self.text)} {op} {operand(other.text)}",
@@ -63,6 +65,8 @@ class Arg:
     def plus(self, other: Arg | int) -> Arg:
         """The sum; the brackets of left-hand sums are left out."""
         other = other if isinstance(other, Arg) else Arg.of(other)
+        if self.literal and other.literal:
+            return Arg.of(self.value + other.value)
         if self.text == other.text:
             return Arg.of(2).times(self)
         return Arg(self.value + other.value, f"{self.text} + {other.text}", f"{self.root} + {other.root}")

@@ -76,13 +76,14 @@ class Placement:
             self.leading.setdefault(id(before), []).append(comment)
         elif after and comment.text.startswith("/*") and not self._line_ends(comment.span.end, after.span.start):
             self.leading.setdefault(id(after), []).append(comment)
+        elif (
+            isinstance(before, Section) and isinstance(before.value, tuple) and self._belongs_to_layers(comment, before)
+        ):
+            layers = next(self._within(before))
+            layers.close = at
+            self._place(comment, layers)
         elif before and not self._line_ends(self._end(before), at):
             self.trailing.setdefault(id(before), []).append(comment)
-        elif isinstance(before, Section) and self._belongs_to_layers(comment, before):
-            layers = next(self._within(before))
-            layers.busy = True
-            self._groups[layers.key] = layers
-            layers.dangling.append(comment)
         elif not before and group is not self.top and not self._line_ends(group.open, at):
             group.header.append(comment)
         elif after:
@@ -100,9 +101,9 @@ class Placement:
         return "\n" in self.text[start:end]
 
     def _belongs_to_layers(self, comment: Comment, section: Section) -> bool:
-        """After the last statement only the indentation tells whether a comment is on the layers or on what follows."""
-        if not isinstance(section.value, tuple):
-            return False
+        """After the last statement of `layers:` the line and the indentation tell what a comment is about."""
+        if not self._line_ends(section.span.end, comment.span.start):
+            return True
         column = self.source.line_column(comment.span.start)[1]
         return column > self.source.line_column(section.span.start)[1]
 

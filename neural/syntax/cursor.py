@@ -17,11 +17,11 @@ VALUE_STARTS = frozenset({"name", "number", "string", "ref", "(", "[", "{", "-",
 
 
 class Recover(Exception):
-    """A mistake was reported; the statement, entry or section it stands in is given up."""
+    """A mistake was reported: the statement, entry or section it stands in is given up."""
 
 
 class RecoverItem(Exception):
-    """A mistake was reported; the whole declaration is given up."""
+    """A mistake was reported: the whole declaration is given up."""
 
 
 class Stop(Exception):
@@ -37,7 +37,11 @@ class Cursor:
         self.problems: list[Diagnostic] = []
         self.skipped: list[tuple[int, int]] = []
         self.brackets: list[Token] = []
+        self.floor = 0
+        """So many brackets are open where a section of the network may begin."""
         self.nesting = 0
+        self.lost = False
+        """Something could not be read and is not in the tree."""
         self._tokens = self.lexer.batch()
         self._index = 0
         self.token = self._tokens[0]
@@ -85,6 +89,10 @@ class Cursor:
         """From a token to the end of the last one taken."""
         return Span(self.source, first.start, max(first.end, self.previous.end))
 
+    def before(self) -> Span:
+        """The empty place before the current token."""
+        return Span(self.source, self.token.start, self.token.start)
+
     def after(self) -> Span:
         """The empty place after the last token taken."""
         return Span(self.source, self.previous.end, self.previous.end)
@@ -105,61 +113,39 @@ class Cursor:
             self.advance()
         elif self.at(")", "]", "}"):
             self._mismatched(opener, wanted)
-        elif self.token.first or self.at_item():
+        elif opener.kind == "{" or self.at("{") or self.token.first or self.at_item():
             self.unclosed()
         else:
-            raise self.unexpected(f"`{wanted}`" if opener.kind == "{" else f"`,` or `{wanted}`")
+            raise self.unexpected(f"`,` or `{wanted}`")
         self.brackets.pop()
         self.nesting -= 1
 
     def _mismatched(self, opener: Token, wanted: str) -> None:
-        found = self.token
-        outer = [CLOSER[b.kind] for b in self.brackets[:-1]]
-        if found.kind in outer and (found.kind != "}" or wanted != "}"):
-            edit = Fix(f"insert `{wanted}`", (Edit(self.after(), wanted),))
-            self.problem(
-                "N102",
-                f"`{opener.kind}` is not closed before `{found.kind}`",
-                found,
-                f"`{wanted}` is missing before this",
-                secondary=(self.opened(opener),),
-                fix=edit,
-            )
+        found, opened = self.token, (self.opened(opener),)
+        if any(CLOSER[b.kind] == found.kind for b in self.brackets[:-1]):
+            title, label = f"`{opener.kind}` is not closed before `{found.kind}`", f"`{wanted}` is missing before this"
+            self.problem("N102", title, found, label, secondary=opened, fix=self.insertion(wanted, safe=False))
             return
-        self.problem(
-            "N103",
-            f"`{found.kind}` cannot close `{opener.kind}`",
-            found,
-            f"`{wanted}` belongs here",
-            secondary=(self.opened(opener),),
-            fix=Fix(f"write `{wanted}`", (Edit(self.span(found), wanted),)),
-        )
+        title, fix = f"`{found.kind}` cannot close `{opener.kind}`", self.replacement(found, wanted, safe=False)
+        self.problem("N103", title, found, f"`{wanted}` belongs here", secondary=opened, fix=fix)
         self.advance()
 
-    def unclosed(self, base: int | None = None) -> None:
-        """Report what stands open at the current token and give up: the statement for parentheses, else the declaration."""
-        base = len(self.brackets) - 1 if base is None else base
-        open_brackets = self.brackets[base:]
-        whole = self.at("end") or self.at_item()
-        if whole:
-            open_brackets = self.brackets
-        closers = "".join(CLOSER[b.kind] for b in reversed(open_brackets))
-        plural = "are" if len(open_brackets) > 1 else "is"
-        names = (
-            " and ".join(f"`{b.kind}`" for b in open_brackets[-2:])
-            if len(open_brackets) < 3
-            else f"{len(open_brackets)} brackets"
-        )
-        if not (self.at("end") and self.lexer.cut_short):
-            place = self.after() if self.at("end") else self.span(self.token)
-            self.problem(
-                "N102",
-                f"{names} {plural} never closed",
-                place,
-                f"expected `{closers}` before {self.found()}",
-                secondary=tuple(self.opened(b) for b in open_brackets[-3:]),
-            )
-        raise RecoverItem if whole else Recover
+    def unclosed(self) -> None:
+        """Report what stands open here. Braces, and what ends at `{`, are taken as closed; else the statement ends."""
+        brace = self.brackets[-1].kind == "{"
+        begin = 0
+        if not (self.at("end") or self.at_item()):
+            # Parentheses end with their statement, braces with the section they stand in.
+            braces = (i for i, b in enumerate(self.brackets, 1) if b.kind == "{")
+            begin = self.floor if brace else max(braces, default=0)
+        opened = self.brackets[begin:]
+        names = " and ".join(f"`{b.kind}`" for b in opened) if len(opened) < 3 else f"{len(opened)} brackets"
+        title = f"{names} {'is' if len(opened) == 1 else 'are'} never closed"
+        closers = shorten("".join(CLOSER[b.kind] for b in reversed(opened)))
+        places = tuple(self.opened(b) for b in opened[-3:])
+        self.problem("N102", title, self.here(), f"expected `{closers}` before {self.found()}", secondary=places)
+        if not (brace or self.at("{")):
+            raise Recover
 
     def opened(self, opener: Token) -> Label:
         return Label(self.span(opener), f"this `{opener.kind}` is not closed")
@@ -167,13 +153,9 @@ class Cursor:
     def deeper(self, token: Token, levels: int = 0) -> None:
         self.nesting += 1
         if self.nesting + levels > MAX_NESTING:
-            self.problem(
-                "N119",
-                f"more than {MAX_NESTING} levels stand inside one another",
-                token,
-                "one level too many",
-                hint="name the inner parts: a `define` for layers, a `param` for values",
-            )
+            title = f"more than {MAX_NESTING} levels stand inside one another"
+            hint = "name the inner parts: a `define` for layers, a `param` for values"
+            self.problem("N119", title, token, "one level too many", hint=hint)
             raise RecoverItem
 
     # Messages
@@ -187,20 +169,26 @@ class Cursor:
         *,
         secondary: tuple[Label, ...] = (),
         hint: str | None = None,
-        notes: tuple[str, ...] = (),
         fix: Fix | None = None,
     ) -> None:
-        """Keep a message; never two about one place."""
+        """Keep a message; never two about one place, and none about what the lexer has explained."""
         span = place if isinstance(place, Span) else self.span(place)
         if self.problems and self.problems[-1].primary and self.problems[-1].primary.span.start == span.start:
             return
-        self.problems.append(Diagnostic(code, title, Label(span, label), secondary, notes, hint, fix))
-        if len(self.problems) + len(self.lexer.diagnostics) >= MAX_PROBLEMS:
+        if self.lexer.swallowed(self.previous.end, self.token.start) or (self.at("end") and self.lexer.cut_short):
+            return
+        self.problems.append(Diagnostic(code, title, Label(span, label), secondary, (), hint, fix))
+        if len(self.problems) >= MAX_PROBLEMS:
             raise Stop
 
     def insertion(self, text: str, title: str | None = None, *, safe: bool = True) -> Fix:
         """A fix that inserts text after the last token taken."""
         return Fix(title or f"insert `{text.strip()}`", (Edit(self.after(), text),), safe)
+
+    def replacement(self, place: Token | Span, text: str, *, safe: bool = True) -> Fix:
+        """A fix that writes something else in a place, or nothing."""
+        span = place if isinstance(place, Span) else self.span(place)
+        return Fix(f"write `{text}`" if text else f"remove `{span.text}`", (Edit(span, text),), safe)
 
     def found(self, token: Token | None = None) -> str:
         """The token as a reader would call it."""
@@ -217,14 +205,21 @@ class Cursor:
 
     def unexpected(self, expected: str, hint: str | None = None) -> Recover:
         """Report the current token as one that cannot stand here."""
-        if self.at(")", "]", "}") and not any(CLOSER[b.kind] == self.token.kind for b in self.brackets):
-            self.problem(
-                "N103", f"`{self.token.kind}` closes nothing", self.token, "no bracket is open that this could close"
-            )
-        elif not (self.at("end") and self.lexer.cut_short):
-            place = self.after() if self.at("end") else self.token
-            self.problem("N101", f"expected {expected}, found {self.found()}", place, f"expected {expected}", hint=hint)
+        if self.closes_nothing():
+            title, label = f"`{self.token.kind}` closes nothing", "no bracket is open that this could close"
+            self.problem("N103", title, self.token, label)
+        else:
+            title, label = f"expected {expected}, found {self.found()}", f"expected {expected}"
+            self.problem("N101", title, self.here(), label, hint=hint)
         return Recover()
+
+    def closes_nothing(self) -> bool:
+        """At a closing bracket of which no opening one stands open."""
+        return self.at(")", "]", "}") and not any(CLOSER[b.kind] == self.token.kind for b in self.brackets)
+
+    def here(self) -> Span:
+        """The current token; at the end of the file, the place after the last one."""
+        return self.after() if self.at("end") else self.span(self.token)
 
     # Recovery
 
@@ -236,6 +231,7 @@ class Cursor:
         brackets = [b.kind for b in self.brackets[mark[0] :]]
         del self.brackets[mark[0] :]
         self.nesting = mark[1]
+        self.lost = True
         begin = self.token.start
         if self.token is start:
             self._skip_token(brackets)
@@ -268,6 +264,7 @@ class Cursor:
         """On to the next declaration, however far."""
         self.brackets.clear()
         self.nesting = 0
+        self.lost = True
         begin = self.token.start
         while not (self.at("end") or self.at_item()):
             if self._index + 8 >= len(self._tokens):
@@ -276,6 +273,10 @@ class Cursor:
         self.skipped.append((begin, self.token.start))
 
     def messages(self) -> list[Diagnostic]:
-        """What was wrong, in the order of the file; nothing from passages that were skipped because of something before."""
-        found = [d for d in self.lexer.diagnostics if not any(a <= d.primary.span.start < b for a, b in self.skipped)]
-        return sorted([*self.problems, *found], key=lambda d: d.primary.span.start if d.primary else 0)
+        """What was wrong, in the order of the file; nothing from passages that were skipped for a mistake before."""
+        lexical = [d for d in self.lexer.diagnostics if not any(a <= _start(d) < b for a, b in self.skipped)]
+        return sorted([*self.problems, *lexical], key=_start)
+
+
+def _start(diagnostic: Diagnostic) -> int:
+    return diagnostic.primary.span.start if diagnostic.primary else 0

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from neural.diagnostics.diagnostic import Edit, Fix, Label
-from neural.diagnostics.source import Span
-from neural.syntax.cursor import CLOSER, VALUE_STARTS, Cursor, Recover
+from neural.diagnostics.diagnostic import Label
+from neural.syntax.cursor import VALUE_STARTS, Cursor, Recover
 from neural.syntax.lexer import Token
 from neural.syntax.literals import WORDS
 from neural.syntax.tree import Argument, Binary, Call, Entry, Expr, Literal, Map, Name, Ref, Sequence, Unary
@@ -77,20 +76,13 @@ class Expressions(Cursor):
     def _no_value(self) -> Recover:
         """Report that no value stands where one must."""
         if self.at("+"):
-            fix = Fix("remove `+`", (Edit(self.span(self.token), ""),), safe=True)
-            self.problem("N101", "a value does not begin with `+`", self.token, fix=fix)
+            self.problem("N101", "a value does not begin with `+`", self.token, fix=self.replacement(self.token, ""))
             return Recover()
         if self.at("end") and self.brackets:
             self.unclosed()
-        closes_nothing = self.at(")", "]", "}") and not any(CLOSER[b.kind] == self.token.kind for b in self.brackets)
-        if closes_nothing or not self.at(")", "]", "}", ",", "end"):
+        if self.closes_nothing() or not self.at(")", "]", "}", ",", "end"):
             return self.unexpected("a value")
-        self.problem(
-            "N121",
-            f"a value is missing before {self.found()}",
-            self.after() if self.at("end") else self.token,
-            "expected a value",
-        )
+        self.problem("N121", f"a value is missing before {self.found()}", self.here(), "expected a value")
         return Recover()
 
     def name(self, token: Token) -> Name:
@@ -102,7 +94,7 @@ class Expressions(Cursor):
         items = self._items("tuple")
         if isinstance(items, tuple):
             return Sequence("tuple", items, self.since(first))
-        return _spanning(items, self.since(first))
+        return replace(items, span=self.since(first))
 
     def _items(self, kind: str) -> tuple[Expr, ...] | Expr:
         """The values between brackets, both included; in parentheses a single one without a comma is itself."""
@@ -142,8 +134,7 @@ class Expressions(Cursor):
         if self.at(":"):
             if first.first and (self.peek().first or self.starts_section(first)):
                 self.unclosed()
-            fix = Fix("write `=`", (Edit(self.span(self.token), "="),), safe=True)
-            self.problem("N107", f"the argument `{name.text}` takes `=`, not `:`", self.token, "expected `=`", fix=fix)
+            self.instead("N107", f"the argument `{name.text}`", "=")
         self.advance()
         return Argument(name, self._argument_value(name), self.since(first))
 
@@ -152,6 +143,7 @@ class Expressions(Cursor):
             return self.value()
         self.problem("N121", f"the argument `{name.text}` has no value", self.token, "expected a value")
         self.height = 0
+        self.lost = True
         return Literal(None, self.after())
 
     def starts_section(self, token: Token) -> bool:
@@ -168,14 +160,12 @@ class Expressions(Cursor):
             self.unclosed()
         if self.at_item():
             self.unclosed()
-        self.problem(
-            "N106",
-            f"a comma is missing before {self.found()}",
-            self.token,
-            "expected `,` before this",
-            fix=self.insertion(","),
-        )
+        self.no_comma()
         return True
+
+    def no_comma(self) -> None:
+        title = f"a comma is missing before {self.found()}"
+        self.problem("N106", title, self.token, "expected `,` before this", fix=self.insertion(","))
 
     def _looks_like_statement(self) -> bool:
         """A new line after a value that begins as statements and sections do: the bracket before was not closed."""
@@ -188,39 +178,25 @@ class Expressions(Cursor):
         return following.kind == "(" or self.peek(3).kind in ("(", "{")
 
     def _check_order(self, arguments: list[Argument]) -> None:
-        seen: dict[str, Argument] = {}
+        named: dict[str, Argument] = {}
         last: Argument | None = None
         for argument in arguments:
-            if argument.name is None:
-                if last:
-                    self.problem(
-                        "N116",
-                        "a positional argument stands after a named one",
-                        argument.span,
-                        "has no name",
-                        secondary=(Label(last.span, "named"),),
-                        hint="put it first, or name it",
-                    )
-                continue
-            last = argument
-            if argument.name.text in seen:
-                before = seen[argument.name.text]
-                self.problem(
-                    "N117",
-                    f"the argument `{argument.name.text}` is given twice",
-                    argument.name.span,
-                    "again",
-                    secondary=(Label(before.name.span, "first here"),),
-                    hint="keep one of them",
-                )
-            seen.setdefault(argument.name.text, argument)
+            if argument.name and (first := named.setdefault(argument.name.text, argument)) is not argument:
+                title = f"the argument `{argument.name.text}` is given twice"
+                before = (Label(first.span, "first here"),)
+                self.problem("N117", title, argument.span, "again", secondary=before, hint="keep one of them")
+            if last and not argument.name:
+                title, before = "a positional argument stands after a named one", (Label(last.span, "named"),)
+                hint = "put it first, or name it"
+                self.problem("N116", title, argument.span, "has no name", secondary=before, hint=hint)
+            last = argument if argument.name else last
 
     def map(self) -> Map:
         """`{ key: value … }`, the braces included."""
         first = self.open()
         entries: list[Entry] = []
         height = 0
-        while not self.at("}", "end") and not self.at_item():
+        while not (self.at("}", "end") or self.at_item() or (self.at(")", "]") and not self.closes_nothing())):
             mark, start = self.mark(), self.token
             try:
                 entries.append(self._entry())
@@ -244,17 +220,19 @@ class Expressions(Cursor):
         if self.take(":"):
             return
         if self.at("="):
-            fix = Fix("write `:`", (Edit(self.span(self.token), ":"),), safe=True)
-            self.problem("N108", f"`{key.value}` takes `:`, not `=`", self.token, "expected `:`", fix=fix)
+            self.instead("N108", f"`{key.value}`", ":")
             self.advance()
-            return
-        if self.token.kind not in VALUE_STARTS:
+        elif self.token.kind in VALUE_STARTS:
+            self.missing("N108", f"`{key.value}`", ":")
+        else:
             raise self.unexpected(f"`:` after `{key.value}`")
-        self.problem(
-            "N108", f"`:` is missing after `{key.value}`", self.after(), "expected `:` here", fix=self.insertion(":")
-        )
 
+    def instead(self, code: str, what: str, mark: str) -> None:
+        """Report `:` where `=` belongs, or the other way round; the caller takes it."""
+        title, fix = f"{what} takes `{mark}`, not `{self.token.kind}`", self.replacement(self.token, mark)
+        self.problem(code, title, self.token, f"expected `{mark}`", fix=fix)
 
-def _spanning(expr: Expr, span: Span) -> Expr:
-    """The same value under a wider span."""
-    return replace(expr, span=span)
+    def missing(self, code: str, what: str, mark: str) -> None:
+        """Report that `=` or `:` is missing after the last token."""
+        fix = self.insertion(" =" if mark == "=" else mark)
+        self.problem(code, f"`{mark}` is missing after {what}", self.after(), f"expected `{mark}` here", fix=fix)

@@ -1,4 +1,4 @@
-"""Tree to text in the one canonical style. Comments and single empty lines stay; nothing else of the old layout does."""
+"""Tree to text in the one canonical style. Of the old layout only comments and single empty lines stay."""
 
 from __future__ import annotations
 

@@ -1,15 +1,16 @@
-"""Text to tokens, a few hundred at a time: a file of a hundred megabytes of nonsense is refused after its first line."""
+"""Text to tokens, a few hundred at a time: of a hundred megabytes of nonsense only the first line is looked at."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from neural.diagnostics.diagnostic import Diagnostic, Edit, Fix, Label
 from neural.diagnostics.source import Source, Span
-from neural.syntax.literals import Trouble, read_number, read_string, shorten
+from neural.syntax.literals import Trouble, read_number, read_string, shorten, write_string
 from neural.syntax.tree import Comment
 
 BATCH = 256
@@ -23,7 +24,7 @@ _TOKEN = re.compile(
 | (?P<name>    [^\W\d]\w* )
 | (?P<number>  \.?[0-9][\w.]*(?:(?<=[eE])[+-][\w.]*)* )
 | (?P<string>  "[^"\\\n]*(?:\\.[^"\\\n]*)*\\?"? | '[^'\\\n]*(?:\\.[^'\\\n]*)*\\?'? )
-| (?P<ref>     \$\{[ ]*[^\W\d]\w*[ ]*\} | \$(?:[^\W\d]\w*)? )
+| (?P<ref>     \$\{[ ]*[^\W\d]\w*[ ]*\} | \$\w* )
 | (?P<mark>    \*\* | [(){}\[\]:,=+*/-] )
 | (?P<smart>   [“”„‟‘’‚‛«»][^\n"'“”„‟‘’‚‛«»]*["'“”„‟‘’‚‛«»] )
 | (?P<other>   [^\w\s\#/"'$(){}\[\]:,=+*“”„‟‘’‚‛«»-]+ | (?s:.) )
@@ -40,19 +41,15 @@ _NOT_ITEM = re.compile(
 """,
     re.VERBOSE,
 )
-_LINE_REST = re.compile(r"[)\]},\s]*(?:(?:#|//)[^\n]*)?$")
-_LOOKALIKES = {
-    "（": "(",
-    "）": ")",
-    "，": ",",
-    "：": ":",
-    "＝": "=",
-    "｛": "{",
-    "｝": "}",
-    "×": "*",
-    "−": "-",
-    "–": "-",
+_REMARK = re.compile(r"\s(?:#|//)")
+_LOOKALIKES = dict(zip("（）［］｛｝，：＝＋－＊／−–×", "()[]{},:=+-*/--*", strict=True))
+_HINTS = {
+    "%": "the operators are + - * / **",
+    "^": "a power is written **",
+    ".": "a name has no dots",
+    "`": "a string stands in \" or '",
 }
+_NAMES = "names are made of the letters a–z and A–Z, digits and `_`"
 
 
 class Token(NamedTuple):
@@ -74,7 +71,10 @@ class Lexer:
         self.comments: list[Comment] = []
         self.diagnostics: list[Diagnostic] = []
         self.cut_short = False
-        """The rest was not read, for an unclosed comment or too many mistakes: what seems to be missing may stand there."""
+        """The rest is in an unclosed comment or was not read after too many mistakes: nothing is missing at the end."""
+        self.lost = False
+        """The value of some token is made up."""
+        self._dropped: list[int] = []
         self._first = True
         self._start(1 if source.text.startswith("\ufeff") else 0)
 
@@ -88,8 +88,8 @@ class Lexer:
         while len(tokens) < BATCH:
             match = next(self._matches, None) if len(self.diagnostics) < MAX_PROBLEMS else None
             if match is None:
-                self.cut_short |= self._position < len(self.source.text)
                 end = len(self.source.text)
+                self.cut_short |= self._position < end
                 return [*tokens, *[Token("end", end, end, None, True)] * 8]
             self._position = match.end()
             kind = match.lastgroup
@@ -116,10 +116,24 @@ class Lexer:
             self._first = True
             self._start(match.end())
 
-    def report(
-        self, code: str, title: str, span: Span, label: str = "", hint: str | None = None, fix: Fix | None = None
-    ) -> None:
-        self.diagnostics.append(Diagnostic(code, title, Label(span, label), hint=hint, fix=fix))
+    def swallowed(self, start: int, end: int) -> bool:
+        """Were characters without meaning, of which a message tells, left out between two places?"""
+        index = bisect_left(self._dropped, start)
+        return index < len(self._dropped) and self._dropped[index] < end
+
+    def _report(self, match: re.Match[str], code: str, title: str, label: str = "", hint: str | None = None) -> None:
+        self.diagnostics.append(Diagnostic(code, title, Label(self._span(*match.span()), label), hint=hint))
+
+    def _mend(self, match: re.Match[str], code: str, title: str, text: str) -> None:
+        """Report something in whose place `text` was meant."""
+        span = self._span(*match.span())
+        fix = Fix(f"write `{text}`" if text.strip() else "remove it", (Edit(span, text),), safe=True)
+        self.diagnostics.append(Diagnostic(code, title, Label(span), fix=fix))
+
+    def _trouble(self, start: int, trouble: Trouble) -> None:
+        self.lost = True
+        span = self._span(start + trouble.start, start + trouble.end)
+        self.diagnostics.append(Diagnostic(trouble.code, trouble.title, Label(span), hint=trouble.hint))
 
     def _span(self, start: int, end: int) -> Span:
         return Span(self.source, start, end)
@@ -127,32 +141,38 @@ class Lexer:
     def _token(self, kind: str, match: re.Match[str], value: int | float | str) -> Token:
         return Token(kind, match.start(), match.end(), value, self._first)
 
+    # One method a group of the regular expression
+
     def _comment(self, match: re.Match[str]) -> None:
         self._first = self._first or "\n" in match[0]
         text = match[0].rstrip()
         self.comments.append(Comment(text, self._span(match.start(), match.start() + len(text))))
 
     def _open(self, match: re.Match[str]) -> None:
-        self.cut_short = True
-        span = self._span(match.start(), match.start() + 2)
-        self.report(
-            "N105",
-            "a comment is never closed",
-            span,
-            "begins here and runs to the end of the file",
-            "close it with `*/`",
-        )
+        self.cut_short = self.lost = True
+        label = Label(self._span(match.start(), match.start() + 2), "begins here and runs to the end of the file")
+        self.diagnostics.append(Diagnostic("N105", "a comment is never closed", label, hint="close it with `*/`"))
 
     def _name(self, match: re.Match[str]) -> Token:
         if not match[0].isascii():
-            odd = next(c for c in match[0] if not c.isascii())
-            self.report(
-                "N113",
-                f"`{shorten(match[0])}` is not a name: `{odd}` is {_character(odd)}",
-                self._span(*match.span()),
-                hint="names are made of the letters a–z and A–Z, digits and `_`",
-            )
+            self._not_a_name(match, match[0])
         return self._token("name", match, match[0])
+
+    def _ref(self, match: re.Match[str]) -> Token:
+        name = match[0].strip("${ }")
+        if not name or name[0].isdigit():
+            self.lost = True
+            title = f"`{shorten(match[0])}` names nothing" if name else "`$` is not followed by a name"
+            self._report(match, "N110", title, hint="write `$name` to read the parameter `name`")
+        elif not name.isascii():
+            self._not_a_name(match, name)
+        elif match[0][1] == "{":
+            self._mend(match, "N110", "`$` takes a name without braces", f"${name}")
+        return self._token("ref", match, name)
+
+    def _not_a_name(self, match: re.Match[str], name: str) -> None:
+        odd = next(c for c in name if not c.isascii())
+        self._report(match, "N113", f"`{shorten(name)}` is not a name", f"`{odd}` is {_character(odd)}", _NAMES)
 
     def _number(self, match: re.Match[str]) -> Token:
         value = read_number(match[0])
@@ -163,7 +183,8 @@ class Lexer:
 
     def _string(self, match: re.Match[str]) -> Token:
         text = match[0]
-        if len(text) < 2 or text[-1] != text[0] or (len(text) - len(text[:-1].rstrip("\\"))) % 2 == 0:
+        backslashes = len(text) - 1 - len(text[:-1].rstrip("\\"))
+        if len(text) < 2 or text[-1] != text[0] or backslashes % 2:
             return self._unclosed_string(match)
         value, troubles = read_string(text)
         for trouble in troubles:
@@ -172,80 +193,37 @@ class Lexer:
 
     def _unclosed_string(self, match: re.Match[str]) -> Token:
         # What looks like the end of the line around the string is read as such: `Dense(activation="relu)` has its `)`.
-        rest = _LINE_REST.search(match[0], 1)
-        end = match.start() + (rest.start() if rest and rest.start() > 1 else len(match[0]))
-        self.report(
-            "N104",
-            "a string is never closed",
-            self._span(match.start(), end),
-            "begins here and is not closed on this line",
-            f"close it with `{match[0][0]}`; a line end inside a string is written \\n",
-        )
+        text = match[0]
+        remark = _REMARK.search(text)
+        text = text[: remark.start() if remark else None].rstrip(")]}, \t\r\f") or text[0]
+        end = match.start() + len(text)
+        label = Label(self._span(match.start(), end), "begins here and is not closed on this line")
+        hint = f"close it with `{text[0]}`; a line end inside a string is written \\n"
+        self.diagnostics.append(Diagnostic("N104", "a string is never closed", label, hint=hint))
+        self.lost = True
         self._start(end)
-        return Token("string", match.start(), end, self.source.text[match.start() + 1 : end], self._first)
-
-    def _ref(self, match: re.Match[str]) -> Token:
-        name = match[0][1:]
-        if name.startswith("{"):
-            name = name[1:-1].strip()
-            fix = Fix(f"write `${name}`", (Edit(self._span(*match.span()), f"${name}"),), safe=True)
-            self.report("N110", "`$` takes a name without braces", self._span(*match.span()), fix=fix)
-        elif not name:
-            hint = "write `$name` to read a parameter of that name"
-            self.report("N110", "`$` is not followed by a name", self._span(*match.span()), hint=hint)
-        elif not name.isascii():
-            self.report(
-                "N113",
-                f"`{shorten(name)}` is not a name",
-                self._span(*match.span()),
-                hint="names are made of the letters a–z and A–Z, digits and `_`",
-            )
-        return self._token("ref", match, name)
+        return Token("string", match.start(), end, text[1:], self._first)
 
     def _smart(self, match: re.Match[str]) -> Token:
-        span = self._span(*match.span())
-        fix = Fix("write straight quotes", (Edit(span, f'"{match[0][1:-1]}"'),), safe=True)
-        self.report(
-            "N113", f"`{match[0][0]}` is a typographic quote", span, "strings stand in straight quotes", fix=fix
-        )
-        return self._token("string", match, match[0][1:-1])
+        text = match[0][1:-1]
+        self._mend(match, "N113", f'`{match[0][0]}` is a typographic quote, not `"`', write_string(text))
+        return self._token("string", match, text)
 
     def _other(self, match: re.Match[str]) -> Token | None:
-        text, span = match[0], self._span(*match.span())
-        mark = _LOOKALIKES.get(text)
-        if mark:
-            fix = Fix(f"write `{mark}`", (Edit(span, mark),), safe=True)
-            self.report("N113", f"`{text}` is {_character(text)}, not `{mark}`", span, fix=fix)
+        text = match[0]
+        if mark := _LOOKALIKES.get(text):
+            self._mend(match, "N113", f"`{text}` is {_character(text)}, not `{mark}`", mark)
             return Token(mark, match.start(), match.end(), None, self._first)
-        if text.isspace() or text in "\u200b\u200c\u200d\ufeff":
-            fix = Fix("write a space", (Edit(span, " "),), safe=True)
-            self.report("N113", f"{_character(text[0])} stands where a space belongs", span, fix=fix)
+        self._dropped.append(match.start())
+        if text.isspace() or text in "\u200b\u200c\u200d\u2060\ufeff":
+            self._mend(match, "N113", f"{_character(text[0])} stands where a space belongs", " ")
         elif text == ";":
-            fix = Fix("remove `;`", (Edit(span, ""),), safe=True)
-            self.report("N128", "statements are not separated by `;`", span, fix=fix)
+            self._mend(match, "N128", "nothing separates statements and sections: `;`", "")
         else:
-            shown = text if text.isprintable() and len(text) == 1 else ""
-            title = (
-                f"`{shown}` has no meaning here"
-                if shown.isascii() and shown
-                else f"{_character(text[0])} has no meaning here"
-            )
-            self.report("N113", title, span, hint=_OTHER_HINTS.get(text[0]))
+            self.lost = True
+            shown = f"`{text[0]}`" if text[0].isprintable() and text[0].isascii() else _character(text[0])
+            self._report(match, "N113", f"{shown} has no meaning here", hint=_HINTS.get(text[0]))
         return None
-
-    def _trouble(self, start: int, trouble: Trouble) -> None:
-        self.report(
-            trouble.code, trouble.title, self._span(start + trouble.start, start + trouble.end), hint=trouble.hint
-        )
-
-
-_OTHER_HINTS = {
-    "%": "the operators are + - * / **",
-    "^": "a power is written **",
-    ".": "a name has no dots; a fraction begins with a digit or is written .5",
-    "`": "a string stands in \" or '",
-    "@": "the operators are + - * / **",
-}
 
 
 def _character(c: str) -> str:

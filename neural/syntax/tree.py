@@ -176,3 +176,5 @@ class File:
     source: Source
     items: tuple[Import | Param | Define | Network, ...]
     comments: tuple[Comment, ...]
+    complete: bool = True
+    """False where a passage could not be read: what seems wrong with the meaning may only follow from that."""

@@ -101,8 +101,8 @@ class _Trainer:
         session, run = self.session, self.session.run
         if session.step < session.data.total_steps:
             run.set_state("training")
-            draw_schedule(run.path / "lr_schedule.png", session.schedule, session.data.total_steps)
         if session.resumed is None:
+            draw_schedule(run.path / "lr_schedule.png", session.schedule, session.data.total_steps)
             self.evaluate()
 
     def step(self, end: int) -> None:

@@ -12,17 +12,32 @@ from typing import Any, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
+from neural.diagnostics.diagnostic import fail
 from neural.training.durable import write_text
 
 Record = dict[str, Any]
 
 
 def read_metrics(path: Path) -> list[Record]:
-    """The records of a `metrics.jsonl`, in order. A last line that a crash cut short is left out."""
+    """The records of a `metrics.jsonl`, in order. A last line that a crash cut short is left out.
+
+    NeuralError N855 for a line that is not a record.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]  # what follows the last line end is cut short, or nothing
+    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line end is cut short, or nothing
+    return [_record(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _record(path: Path, number: int, line: bytes) -> Record:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        what = f"line {number} of {path} is not a record of metrics"
+        fail("N855", what, hint="remove that line: it was changed by hand")
+    return record
 
 
 def truncate_metrics(path: Path, step: int | None) -> None:

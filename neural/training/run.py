@@ -248,6 +248,9 @@ class Run:
 
 def require_free(path: Path) -> None:
     """NeuralError N851 unless nothing is at `path`, or an empty folder."""
+    above = next((folder for folder in path.absolute().parents if folder.exists()), path)
+    if not path.exists() and not above.is_dir():
+        fail("N851", f"{above} is a file, so there is no {path} to be made", hint="give another folder with --out")
     if not path.exists():
         return
     if (path / "run.json").exists():

@@ -195,7 +195,7 @@ def test_a_near_name_is_suggested(run: Run, trained: tuple) -> None:
 @pytest.mark.parametrize(
     ("sets", "said"),
     [
-        ({"d_model": 32}, "`tokens.weight` has the shape (27, 16) there and (27, 32) in the model"),
+        ({"d_model": 32}, "`tokens.weight` has the shape (29, 16) there and (29, 32) in the model"),
         ({"context": 12}, "`positional_embedding.weight` has the shape (8, 16) there and (12, 16) in the model"),
     ],
 )

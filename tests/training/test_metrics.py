@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from neural.diagnostics.diagnostic import NeuralError
 from neural.training.metrics import MetricsLog, last_validation, read_metrics, truncate_metrics
 
 
@@ -63,3 +64,10 @@ def test_a_value_that_is_not_finite_is_never_written(tmp_path: Path, value: floa
     with MetricsLog(tmp_path, None) as log, pytest.raises(ValueError, match="not JSON compliant"):
         log.write("train", 1, {"loss": value})
     assert read_metrics(tmp_path / "metrics.jsonl") == []
+
+
+@pytest.mark.parametrize("line", [b"loss 3", b"{}", b"[1]", b'{"step": "x"}', b"\xff"])
+def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + line + b"\n")
+    with pytest.raises(NeuralError, match="N855: line 2 of"):
+        read_metrics(tmp_path / "metrics.jsonl")

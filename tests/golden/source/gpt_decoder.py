@@ -125,7 +125,7 @@ class GptDecoder(nn.Module):
         for name, weight in self.named_parameters():
             # into the residual stream
             if name.endswith(("projection.weight", "dense_2.weight")):
-                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * 12))
+                nn.init.normal_(weight, std=0.02 / math.sqrt(24))
 
     def forward(
         self,

@@ -1,0 +1,92 @@
+"""Memory of training and of generating, in bytes; everything is float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neural.graph.graph import Block, Network, primitives
+from neural.graph.sections import CROSS_ENTROPIES
+from neural.graph.settings import Choice
+from neural.layers.attention import Attention
+from neural.layers.layer import width
+from neural.planning.sizes import FLOAT, Setting
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingMemory:
+    """Bytes that one training step needs, at its peak: the start of the backward pass.
+
+    activations: what the forward pass keeps for the backward pass.
+    logits: under a cross-entropy the log-probabilities, their gradient and the logits' gradient; else output and gradient.
+    What kernels use for a moment, fragments of the allocator and the framework itself come on top.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationMemory:
+    """Bytes for generating: the weights, and the keys and values of every sequence at full context.
+
+    cache_in_window: what the cache would hold if it dropped keys that no window reaches; `neural generate` keeps them.
+    """
+
+    weights: int
+    cache: int
+    cache_in_window: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.cache
+
+
+def optimizer_states(optimizer: Choice) -> int:
+    """Numbers that an optimizer keeps for each parameter: Adam's two moments, the velocity of SGD with momentum."""
+    if optimizer.name in ("Adam", "AdamW"):
+        return 2
+    return 1 if optimizer.arguments["momentum"] > 0 else 0
+
+
+def buffer_bytes(block: Block) -> int:
+    """Weights that training does not change, such as running means."""
+    return sum(
+        FLOAT * _product(w.shape) * copies
+        for _, node, inputs, copies in primitives(block, once=True)
+        for w in node.layer.weights(*inputs)
+        if not w.trained
+    )
+
+
+def logits_bytes(network: Network, setting: Setting) -> int:
+    """What the loss needs beside the network's activations."""
+    output = setting.bytes(network.block.value(network.block.outputs[0]))
+    return output * (3 if network.settings.loss in CROSS_ENTROPIES else 2)
+
+
+def cache_bytes(network: Network, setting: Setting, *, windowed: bool) -> int:
+    """Keys and values (B, kv heads, T, head_dim) of all attention layers; windowed: no more of T than a window reaches."""
+    if not network.cached:
+        return 0
+    total = 0
+    for _, node, inputs, copies in primitives(network.block, once=True):
+        if isinstance(node.layer, Attention):
+            k = inputs[1] if len(inputs) > 1 else inputs[0]
+            length = setting.axis(k.shape[1])
+            kept = min(length, node.layer.window.value or length) if windowed else length
+            total += copies * 2 * FLOAT * setting.batch * kept * width(k).value
+    return total
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    product = 1
+    for n in shape:
+        product *= n
+    return product

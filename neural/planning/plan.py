@@ -1,0 +1,231 @@
+"""What a network costs, by arithmetic on its graph: no weight is allocated and no framework loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Protocol
+
+from neural.diagnostics.diagnostic import fail
+from neural.graph.graph import Block, Network, Node, primitives
+from neural.graph.passes import optimize
+from neural.layers.layer import Mismatch
+from neural.layers.values import same
+from neural.planning.activations import activations
+from neural.planning.flops import TRAINING, forward_flops
+from neural.planning.memory import (
+    GenerationMemory,
+    TrainingMemory,
+    buffer_bytes,
+    cache_bytes,
+    logits_bytes,
+    optimizer_states,
+)
+from neural.planning.sizes import FLOAT, Setting
+
+DEVICES = ("cuda", "cpu")
+
+
+class HasGraph(Protocol):
+    """A compiled program."""
+
+    @property
+    def graph(self) -> Network: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A node of the network, all its copies together, and the nodes within it.
+
+    parameters: a tied weight counts where its numbers are. embedding: those of them in tables of embeddings.
+    flops: forward, one row of the batch. activations: bytes kept for the backward pass, whole batch; what a block
+    hands on counts for the block and for none of the parts within it.
+    """
+
+    name: str
+    layer: str
+    copies: int
+    parameters: int
+    embedding: int
+    flops: int
+    activations: int
+    parts: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a network costs at a batch size and a length, in float32.
+
+    parameters: numbers that training changes, tied ones once. embedding_parameters: those in tables of tokens and
+    positions, which the N of scaling laws leaves out (Kaplan et al. 2020); an output layer with a matrix of its own is
+    none of them. flops_per_token: of the forward pass; the convention is that of `neural.planning.flops`.
+    context: tokens in a sequence, 1 where the network reads none: a token is then a row of the batch.
+    steps: optimizer steps that the file asks for, None where it says epochs. device: whose kernels are counted on.
+    """
+
+    network: str
+    parameters: int
+    embedding_parameters: int
+    flops_per_token: int
+    batch_size: int
+    context: int
+    gradient_accumulation: int
+    steps: int | None
+    optimizer: str
+    device: str
+    training: TrainingMemory
+    generation: GenerationMemory
+    generates: bool  # causal throughout: has a cache
+    parts: tuple[Part, ...]
+
+    @property
+    def non_embedding_parameters(self) -> int:
+        return self.parameters - self.embedding_parameters
+
+    @property
+    def flops_per_token_training(self) -> int:
+        """Forward and backward."""
+        return TRAINING * self.flops_per_token
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens in one optimizer step."""
+        return self.batch_size * self.gradient_accumulation * self.context
+
+    @property
+    def training_tokens(self) -> int | None:
+        """Tokens in all steps."""
+        return None if self.steps is None else self.steps * self.tokens_per_step
+
+    def to_json(self) -> dict[str, Any]:
+        """For tools: counts, and memory in bytes."""
+        train, generate, tokens = self.training, self.generation, self.training_tokens
+        names = ("weights", "gradients", "optimizer", "activations", "logits", "total")
+        return {
+            "network": self.network,
+            "parameters": self.parameters,
+            "embedding_parameters": self.embedding_parameters,
+            "non_embedding_parameters": self.non_embedding_parameters,
+            "flops_per_token": self.flops_per_token,
+            "flops_per_token_training": self.flops_per_token_training,
+            "batch_size": self.batch_size,
+            "context": self.context,
+            "device": self.device,
+            "optimizer": self.optimizer,
+            "tokens_per_step": self.tokens_per_step,
+            "training_tokens": tokens,
+            "training_flops": None if tokens is None else tokens * self.flops_per_token_training,
+            "memory": {
+                "training": {name: getattr(train, name) for name in names},
+                "generation": {n: getattr(generate, n) for n in ("weights", "cache", "cache_in_window", "total")},
+            },
+            "parts": [_part_json(p, self.context) for p in self.parts],
+        }
+
+
+def plan(
+    network: Network | HasGraph, batch_size: int | None = None, context: int | None = None, *, device: str | None = None
+) -> Plan:
+    """Parameters, FLOPs and memory of a network, or of the network of a program.
+
+    batch_size: sequences in one forward pass; by default the file's. context: tokens in a sequence, up to and by default
+    the network's longest. device: "cuda" or "cpu", whose kernels keep different things under dropout; by default what the
+    file's `execution` says, and "cuda" where it leaves that open.
+
+    Raises NeuralError: N020 for a batch size or context below 1, N021 for a context that the network cannot read.
+    """
+    graph = optimize(network if isinstance(network, Network) else network.graph)
+    settings = graph.settings
+    batch_size = settings.train.batch_size if batch_size is None else batch_size
+    device = device or settings.execution.get("device", "auto")
+    setting = Setting(batch_size, context, "cuda" if device == "auto" else device)
+    _check(graph, setting)
+    kept = activations(graph.block, setting)
+    parts = _parts(graph.block, setting, kept)
+    parameters = sum(p.parameters for p in parts)
+    tokens = setting.sequence(graph.block.inputs[0])
+    weights = FLOAT * parameters + buffer_bytes(graph.block)
+    training = TrainingMemory(
+        weights=weights,
+        gradients=FLOAT * parameters,
+        optimizer=FLOAT * parameters * optimizer_states(settings.optimizer),
+        activations=sum(p.activations for p in parts),
+        logits=logits_bytes(graph, setting),
+    )
+    cache, in_window = (cache_bytes(graph, setting, windowed=w) for w in (False, True))
+    return Plan(
+        network=graph.name,
+        parameters=parameters,
+        embedding_parameters=sum(p.embedding for p in parts),
+        flops_per_token=sum(p.flops for p in parts) // tokens,
+        batch_size=batch_size,
+        context=tokens,
+        gradient_accumulation=settings.train.gradient_accumulation,
+        steps=settings.train.steps,
+        optimizer=settings.optimizer.name,
+        device=setting.device,
+        training=training,
+        generation=GenerationMemory(weights, cache, in_window),
+        generates=graph.cached,
+        parts=parts,
+    )
+
+
+def _parts(block: Block, setting: Setting, kept: dict[str, int], prefix: str = "", copies: int = 1) -> tuple[Part, ...]:
+    values = block.values()
+    shared = {f"{t.target}.weight" for t in block.ties}
+    found = []
+    for node in block.nodes:
+        path, n = f"{prefix}{node.name}", copies * node.copies
+        inner: tuple[Part, ...] = ()
+        if isinstance(node.layer, Block):
+            inner = _parts(node.layer, setting, kept, f"{path}.", n)
+            parameters, embedding, flops = (
+                sum(getattr(p, a) for p in inner) for a in ("parameters", "embedding", "flops")
+            )
+        else:
+            inputs = tuple(values[i] for i in node.inputs)
+            own = [w for w in node.layer.weights(*inputs) if w.trained and f"{node.name}.{w.name}" not in shared]
+            parameters = n * sum(prod(w.shape) for w in own)
+            embedding = n * sum(prod(w.shape) for w in own if w.init == "embedding")
+            flops = n * forward_flops(node, inputs, setting)
+        layer = node.layer.name if isinstance(node.layer, Block) else type(node.layer).__name__
+        found.append(Part(node.name, layer, node.copies, parameters, embedding, flops, copies * kept[path], inner))
+    return tuple(found)
+
+
+def _check(network: Network, setting: Setting) -> None:
+    """A batch of something, and a length that every layer can take."""
+    if setting.batch < 1:
+        fail("N020", f"a batch of {setting.batch} sequences", hint="give --batch-size 1 or more")
+    if setting.length is None:
+        return
+    if setting.length < 1:
+        fail("N020", f"a context of {setting.length} tokens", hint="give --context 1 or more")
+    if network.context is None:
+        fail("N021", f"{network.name} reads no sequence of tokens, so it has no context to choose", hint="leave --context out")
+    if setting.length > network.context:
+        title = f"a context of {setting.length} tokens, and {network.name} reads {network.context} at most"
+        fail("N021", title, hint="set the param that is its length, as in `--set context=…`, or give fewer")
+    for _, node, inputs, _ in primitives(network.block, once=True):
+        if setting.length < network.context and not _stretches(node, inputs, setting):
+            title = f"{network.name} reads sequences of exactly {network.context} tokens: {node.name} needs every one"
+            fail("N021", title, hint="leave --context out, or set the param that is its length")
+
+
+def _stretches(node: Node, inputs: tuple, setting: Setting) -> bool:
+    """Whether a layer gives, on shorter sequences, the same shape but for the length."""
+    try:
+        shapes = node.layer.shape(*(setting.fixed(v) for v in inputs))
+    except Mismatch:
+        return False
+    return all(
+        same(setting.fixed(v._replace(shape=s)).shape, setting.fixed(v).shape)
+        for v, s in zip(node.outputs, shapes, strict=True)
+    )
+
+
+def _part_json(part: Part, tokens: int) -> dict[str, Any]:
+    found = {n: getattr(part, n) for n in ("name", "layer", "copies", "parameters")}
+    found |= {"flops_per_token": part.flops // tokens, "activations": part.activations}
+    return found | {"parts": [_part_json(p, tokens) for p in part.parts]}
