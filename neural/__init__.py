@@ -4,16 +4,27 @@
     program = neural.load("gpt2.neural", {"n_layer": 4})
     print(program.parameter_count, program.source("pytorch"))
 
-Every command has its function: `load` and `Program` (check, compile), `plan`, `train`, `generate`, `format_text`, `explain`.
-Importing this package imports no framework.
+What the commands do: `load` (check, compile), `plan`, `set_up` and `Run.create` with `train`, `Run.open` with `generate`,
+`page` (explain). Importing this package imports no framework; each name brings what it needs when it is first used.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 
-_WHERE = {"load": "neural.compiler", "Program": "neural.compiler", "NeuralError": "neural.diagnostics.diagnostic"}
-__all__ = ["NeuralError", "Program", "load"]  # noqa: F822
+_WHERE = {
+    "NeuralError": "neural.diagnostics.diagnostic",
+    "Program": "neural.compiler",
+    "Run": "neural.training.run",
+    "SamplingOptions": "neural.generation.sampling",
+    "generate": "neural.generation.generate",
+    "load": "neural.compiler",
+    "page": "neural.diagnostics.pages",
+    "plan": "neural.planning.plan",
+    "set_up": "neural.training.setup",
+    "train": "neural.training.loop",
+}
+__all__ = sorted(_WHERE)
 
 
 def __getattr__(name: str) -> object:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
 from neural.diagnostics.diagnostic import Diagnostic, NeuralError
 from neural.diagnostics.near import nearest
-from neural.diagnostics.source import Source
+from neural.diagnostics.source import Source, Span
 from neural.graph.definitions import Definitions, FileParams, gather, read_source
-from neural.graph.graph import Network, count_parameters
+from neural.graph.graph import Block, Network, Node, count_parameters
 from neural.graph.messages import Messages, Poisoned
 from neural.graph.network import lower_network
 from neural.graph.passes import optimize
@@ -58,6 +58,10 @@ class Program:
     def parameter_count(self) -> int:
         return count_parameters(self.graph.block)
 
+    def pretrained(self) -> tuple[tuple[str, Path], ...]:
+        """The layers that start from weights of a file: the prefix of their weights' names, and the file."""
+        return tuple((path, _folder(node) / node.weights_from) for path, node in _named_weights(self.graph.block))
+
     def source(self, backend: str = "pytorch") -> str:
         """The network's source for a back end."""
         from importlib import import_module
@@ -71,7 +75,9 @@ class Program:
         return "\n".join(format_file(f) for f in _standalone(self)).strip() + "\n"
 
 
-def load(path: str | Path, sets: Mapping[str, object] | None = None, network: str | None = None, *, strict: bool = False) -> Program:
+def load(
+    path: str | Path, sets: Mapping[str, object] | None = None, network: str | None = None, *, strict: bool = False
+) -> Program:
     """Compile a file up to its graph. Raises NeuralError with all its mistakes."""
     messages = Messages(strict=strict)
     try:
@@ -81,20 +87,28 @@ def load(path: str | Path, sets: Mapping[str, object] | None = None, network: st
     return compile_source(source, sets, network, strict=strict)
 
 
-def compile_source(source: Source, sets: Mapping[str, object] | None = None, network: str | None = None, *, strict: bool = False) -> Program:
+def compile_source(
+    source: Source, sets: Mapping[str, object] | None = None, network: str | None = None, *, strict: bool = False
+) -> Program:
     """The same for text. Names of files in it are relative to the folder of `source.name`."""
     messages = Messages(strict=strict)
     definitions = gather(source, messages)
     params = FileParams(definitions, sets or {}, messages)
     params.evaluate_all()
     chosen = _choose(definitions, network, messages)
-    graphs = {n.name.text: lower_network(definitions, params, n, messages) for n in definitions.networks.values() if chosen in (None, n)}
+    graphs = {
+        n.name.text: lower_network(definitions, params, n, messages)
+        for n in definitions.networks.values()
+        if chosen in (None, n)
+    }
     params.check_sets(params.unbound)
     if messages.errors:
         raise NeuralError(*messages.all)
     graph = verify(graphs[chosen.name.text])
     verify(optimize(graph))
-    values = {name: params.read(tree.Ref(name, True, None)).value for name in (*definitions.params, *sorted(params.unbound))}
+    values = {
+        name: params.read(tree.Ref(name, True, None)).value for name in (*definitions.params, *sorted(params.unbound))
+    }
     return Program(Path(source.name), graph, messages.all, values, definitions)
 
 
@@ -103,14 +117,39 @@ def _choose(definitions: Definitions, name: str | None, messages: Messages) -> t
     names = list(definitions.networks)
     if name is not None and name not in names:
         near = nearest(name, names)
-        messages.error("N007", f"there is no network `{name}`", None, hint=f"did you mean `{near}`?" if near else f"the file has {', '.join(names) or 'none'}")
+        messages.error(
+            "N007",
+            f"there is no network `{name}`",
+            None,
+            hint=f"did you mean `{near}`?" if near else f"the file has {', '.join(names) or 'none'}",
+        )
     elif name is None and len(names) > 1:
-        messages.error("N008", f"the file has {len(names)} networks", None, hint=f"choose one: --network {names[0]} (or {', '.join(names[1:])})")
+        messages.error(
+            "N008",
+            f"the file has {len(names)} networks",
+            None,
+            hint=f"choose one: --network {names[0]} (or {', '.join(names[1:])})",
+        )
     elif not names and not messages.errors:
         messages.error("N009", "the file has no network", None, hint="write `network Name { input: (…) layers: … }`")
     else:
         return definitions.networks[name or names[0]] if names else None
     return None
+
+
+def _folder(node: Node) -> Path:
+    """The folder that names of files in a statement are relative to."""
+    return Path(node.span.source.name).parent
+
+
+def _named_weights(block: Block, prefix: str = "") -> Iterator[tuple[str, Node]]:
+    for node in block.nodes:
+        if node.weights_from is not None:
+            yield prefix + node.name, node
+        if isinstance(node.layer, Block):
+            for i in range(node.copies):
+                inner = f"{prefix}{node.name}." + (f"{i}." if node.repeat is not None else "")
+                yield from _named_weights(node.layer, inner)
 
 
 def _standalone(program: Program):
@@ -123,7 +162,7 @@ def _standalone(program: Program):
             if isinstance(item, tree.Param):
                 items.append(replace(item, value=_literal(program.parameters[item.name.text], item.value)))
             elif isinstance(item, tree.Define) or (isinstance(item, tree.Network) and item.name.text == program.name):
-                items.append(item)
+                items.append(_with_whole_paths(item))
         if i == 0:
             place = file.items[0].span if file.items else None
             added = [tree.Param(tree.Name(n, place), tree.Literal(program.parameters[n], place), place) for n in extra]
@@ -138,3 +177,15 @@ def _literal(value, written: tree.Expr) -> tree.Expr:
     if isinstance(value, tuple):
         return tree.Sequence("tuple", tuple(_literal(v, written) for v in value), written.span)
     return tree.Literal(value, written.span)
+
+
+def _with_whole_paths(item):
+    """`weights="…"` by its absolute name, so that the text means the same in any folder."""
+    if isinstance(item, tuple):
+        return tuple(_with_whole_paths(i) for i in item)
+    if isinstance(item, tree.Argument) and item.name is not None and item.name.text == "weights":
+        path = (Path(item.span.source.name).parent / item.value.value).resolve()
+        return replace(item, value=replace(item.value, value=str(path)))
+    if is_dataclass(item) and not isinstance(item, Span):
+        return replace(item, **{f.name: _with_whole_paths(getattr(item, f.name)) for f in fields(item)})
+    return item

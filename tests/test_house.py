@@ -12,8 +12,31 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "neural"
-ORDER = ("diagnostics", "syntax", "layers", "graph", "planning", "backends", "compiler", "interop", "data", "training", "generation", "serving", "cli")
-FRAMEWORKS = {"torch", "numpy", "tokenizers", "safetensors", "matplotlib", "tensorboard", "transformers", "huggingface_hub"}
+ORDER = (
+    "diagnostics",
+    "syntax",
+    "layers",
+    "graph",
+    "planning",
+    "backends",
+    "compiler",
+    "interop",
+    "data",
+    "training",
+    "generation",
+    "serving",
+    "cli",
+)
+FRAMEWORKS = {
+    "torch",
+    "numpy",
+    "tokenizers",
+    "safetensors",
+    "matplotlib",
+    "tensorboard",
+    "transformers",
+    "huggingface_hub",
+}
 LIGHT = ("diagnostics", "syntax", "layers", "graph", "planning", "cli")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -25,7 +48,12 @@ def part(path: Path) -> str:
 def imports(tree: ast.AST, *, top_level: bool):
     """Modules that a file imports; those under `if TYPE_CHECKING` are for readers alone."""
     nodes = tree.body if top_level else ast.walk(tree)
-    skipped = {id(n) for i in ast.walk(tree) if isinstance(i, ast.If) and ast.unparse(i.test) == "TYPE_CHECKING" for n in ast.walk(i)}
+    skipped = {
+        id(n)
+        for i in ast.walk(tree)
+        if isinstance(i, ast.If) and ast.unparse(i.test) == "TYPE_CHECKING"
+        for n in ast.walk(i)
+    }
     for node in nodes:
         if id(node) in skipped:
             continue
@@ -54,7 +82,15 @@ def test_the_compiler_loads_no_framework(path: Path) -> None:
     assert not found & FRAMEWORKS
 
 
-@pytest.mark.parametrize("command", [["check", "examples/gpt2.neural"], ["compile", "examples/gpt2.neural"], ["plan", "examples/gpt2.neural"], ["fmt", "--check", "examples"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["check", "examples/gpt2.neural"],
+        ["compile", "examples/gpt2.neural"],
+        ["plan", "examples/gpt2.neural"],
+        ["fmt", "--check", "examples"],
+    ],
+)
 def test_commands_of_the_compiler_load_no_framework(command: list[str]) -> None:
     code = "import sys, json; from neural.cli import main\ntry: main()\nexcept SystemExit as e: print(json.dumps([e.code, sorted(sys.modules)]))"
     run = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, cwd=ROOT, check=True)

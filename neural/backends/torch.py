@@ -171,9 +171,7 @@ class ClassWriter:
         return [head, "        super().__init__()", *(f"        {line}" for line in (*derived, *init))]
 
     def _ties(self) -> list[str]:
-        return [
-            f"self.{t.target}.weight = self.{t.source}.weight" for t in self.block.ties if not t.transposed
-        ]
+        return [f"self.{t.target}.weight = self.{t.source}.weight" for t in self.block.ties if not t.transposed]
 
     # Nodes
 
@@ -201,7 +199,9 @@ class ClassWriter:
         del self.init[before:]
         bias = ""
         if node.layer.use_bias.value:
-            self.init.append(f"self.{node.name} = nn.ParameterDict({{'bias': nn.Parameter(torch.zeros({node.layer.units.text}))}})")
+            self.init.append(
+                f"self.{node.name} = nn.ParameterDict({{'bias': nn.Parameter(torch.zeros({node.layer.units.text}))}})"
+            )
             bias = f", self.{node.name}['bias']"
         x = self.variables[node.inputs[0]]
         return result.replace(f"self.{node.name}({x})", f"F.linear({x}, self.{tie.source}.weight.T{bias})")
@@ -284,7 +284,11 @@ class ClassWriter:
 
     def _operand(self, value: str, node: Node) -> str:
         """The variable of a value; in a sum, the expression of a branch that the lines just above compute."""
-        if isinstance(node.layer, Block) or not node.layer.inlined or value != node.inputs[-1] and len(node.inputs) > 1:
+        if (
+            isinstance(node.layer, Block)
+            or not node.layer.inlined
+            or (value != node.inputs[-1] and len(node.inputs) > 1)
+        ):
             return self.variables[value]
         expression = self._taken_back(value)
         while expression is not None and expression.count("(") == 1 and self.made:
@@ -334,6 +338,7 @@ class ClassWriter:
         shapes = [self.block.inputs[0].shape, self.values[self.block.outputs[0]].shape]
         note = " → ".join(f"({', '.join(str(a) for a in s)})" for s in shapes)
         return [head, f'        """{note}."""', *(f"        {line}" for line in self.forward)]
+
 
 def _effect_names(block: Block, root: bool) -> dict[Effect, str]:
     """A variable for each effect. The network makes what they require, too, and has the cache from its caller."""

@@ -108,7 +108,10 @@ def forward(writer: ClassWriter, effects: list[str]) -> list[str]:
     if network.cached:
         given.append("past_key_values: KVCache | None = None")
     kind = "Tensor | tuple[Tensor, KVCache]" if network.cached else "Tensor"
-    method = [f"    def forward(self, {', '.join(given)}) -> {kind}:", *_docstring(writer, "attention_mask" in " ".join(given))]
+    method = [
+        f"    def forward(self, {', '.join(given)}) -> {kind}:",
+        *_docstring(writer, "attention_mask" in " ".join(given)),
+    ]
     method += [f"        {line}" for line in (*head, *body)]
     if network.classifies:
         method += _probabilities(writer, given, inputs)
@@ -141,7 +144,11 @@ def _end(writer: ClassWriter) -> list[str]:
         writer.forward[-1] = f"{name} = {expression}"
     else:
         name = result
-    return [f"return {name} if past_key_values is None else ({name}, past_key_values)" if writer.module.network.cached else f"return {name}"]
+    return [
+        f"return {name} if past_key_values is None else ({name}, past_key_values)"
+        if writer.module.network.cached
+        else f"return {name}"
+    ]
 
 
 def _shape(shape: Shape) -> str:
@@ -153,7 +160,9 @@ def _docstring(writer: ClassWriter, masked: bool) -> list[str]:
     out = writer.values[block.outputs[0]].shape
     what = "Logits" if network.classifies else "The output"
     sources = ", ".join(f"{v.name} {_shape(v.shape)}" for v in block.inputs)
-    lines = [f"{what} {_shape(out)} of {sources}" + ("; given a cache, the logits and the cache." if network.cached else ".")]
+    lines = [
+        f"{what} {_shape(out)} of {sources}" + ("; given a cache, the logits and the cache." if network.cached else ".")
+    ]
     if masked or network.cached:
         lines.append("")
     if masked:
@@ -183,7 +192,11 @@ def main_lines(network: Network) -> str:
     arguments, shows = [], []
     for value in network.block.inputs:
         if value.dtype == "int64":
-            rows = next(n.layer.input_dim.value for n in network.block.nodes if isinstance(n.layer, Embedding) and value.name in n.inputs)
+            rows = next(
+                n.layer.input_dim.value
+                for n in network.block.nodes
+                if isinstance(n.layer, Embedding) and value.name in n.inputs
+            )
             length = min(value.shape[1].value, 64)
             arguments.append(f"{value.name} = torch.randint({rows}, (1, {length}))")
         else:

@@ -11,7 +11,9 @@ RUNNING = ("x", "h")  # the value that flows on, and the branch of a residual
 def name_variables(block: Block, inputs: dict[str, str]) -> dict[str, str]:
     """A variable for each value. The running value is `x`, and `h` while `x` is needed again; values that wait, and have
     a name by the author, keep it."""
-    uses: dict[str, list[int]] = {v.name: [] for v in block.inputs} | {v.name: [] for n in block.nodes for v in n.outputs}
+    uses: dict[str, list[int]] = {v.name: [] for v in block.inputs} | {
+        v.name: [] for n in block.nodes for v in n.outputs
+    }
     for i, node in enumerate(block.nodes):
         for name in node.inputs:
             uses[name].append(i)
@@ -39,4 +41,6 @@ def _waits(node: Node, i: int, uses: list[int], block: Block) -> bool:
     """Several outputs, or a value by the author's name that more than the next statement reads."""
     if len(node.outputs) > 1:
         return True
-    return node.named and (len(uses) != 1 or uses[0] != i + 1 or (i + 1 < len(block.nodes) and len(block.nodes[i + 1].inputs) > 1))
+    return node.named and (
+        len(uses) != 1 or uses[0] != i + 1 or (i + 1 < len(block.nodes) and len(block.nodes[i + 1].inputs) > 1)
+    )

@@ -67,5 +67,8 @@ def _failed(error: Exception) -> int:
         return _show((Diagnostic("N010", f"{where}{reason}"),))
     if os.environ.get("NEURAL_TRACEBACK"):
         raise error
-    print(f"neural failed: {type(error).__name__}: {error}\nThis is a fault of neural, not of your input. NEURAL_TRACEBACK=1 shows where.", file=sys.stderr)
+    print(
+        f"neural failed: {type(error).__name__}: {error}\nThis is a fault of neural, not of your input. NEURAL_TRACEBACK=1 shows where.",
+        file=sys.stderr,
+    )
     return 1

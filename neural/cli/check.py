@@ -42,7 +42,12 @@ def check(
         _print_json({"sound": False, "diagnostics": _described(error.diagnostics)})
         raise typer.Exit(2) from None
     if json:
-        sizes = {"network": program.name, "parameters": program.parameter_count, "context": program.context, "vocab_size": program.vocab_size}
+        sizes = {
+            "network": program.name,
+            "parameters": program.parameter_count,
+            "context": program.context,
+            "vocab_size": program.vocab_size,
+        }
         _print_json({"sound": True, **sizes, "diagnostics": _described(program.messages)})
         return
     show(program.messages)
@@ -91,7 +96,11 @@ def _fix(file, sets: dict[str, object], network: str | None) -> None:
             messages = load(file, sets, network).messages
         except NeuralError as error:
             messages = error.diagnostics
-        fixes = [d.fix for d in messages if d.fix and d.fix.safe and all(e.span.source.name == str(file) for e in d.fix.edits)]
+        fixes = [
+            d.fix
+            for d in messages
+            if d.fix and d.fix.safe and all(e.span.source.name == str(file) for e in d.fix.edits)
+        ]
         if not fixes:
             break
         text = fixes[0].edits[0].span.source.text

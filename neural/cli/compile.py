@@ -13,7 +13,9 @@ from neural.cli.options import File, NetworkName, Set, Strict, parse_sets
 def compile_(
     file: File,
     backend: Annotated[str, typer.Option("--backend", "-b", help="What to write for: pytorch.")] = "pytorch",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to; standard output by default.", metavar="FILE")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to; standard output by default.", metavar="FILE")
+    ] = None,
     sets: Set = [],  # noqa: B006
     network: NetworkName = None,
     strict: Strict = False,
@@ -33,7 +35,11 @@ def compile_(
 
     if backend not in BACKENDS:
         near = nearest(backend, BACKENDS)
-        fail("N012", f"there is no back end `{backend}`", hint=f"did you mean `{near}`?" if near else f"known: {', '.join(BACKENDS)}")
+        fail(
+            "N012",
+            f"there is no back end `{backend}`",
+            hint=f"did you mean `{near}`?" if near else f"known: {', '.join(BACKENDS)}",
+        )
     program = load(file, parse_sets(sets), network, strict=strict)
     show(program.messages)
     source = program.source(backend)

@@ -36,7 +36,9 @@ class Truncate(StrEnum):
 
 
 def generate(
-    run: Annotated[Path, typer.Argument(help="Directory that `neural train` wrote.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(help="Directory that `neural train` wrote.", metavar="RUN", show_default=False)
+    ],
     prompt: Annotated[str, typer.Option(help="Text to continue. `-` reads it from stdin, as it is.")] = "",
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to write at most, a sample.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 is greedy; below 1 is safer, above 1 bolder.")] = 1.0,
@@ -49,7 +51,8 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="Same seed, same text. Without it: a random one, printed.")] = None,
     num_samples: Annotated[int, typer.Option(help="Samples to write, as one batch.")] = 1,
     stop: Annotated[
-        list[str] | None, typer.Option(help=r"Text to stop before; \n, \t, \r and \\ are escapes. Repeatable.")
+        list[str] | None,
+        typer.Option(help=r"Text to stop before; \n, \t, \r and \\ are escapes. Repeatable.", metavar="TEXT"),
     ] = None,
     truncate: Annotated[
         Truncate | None, typer.Option(help="Use the newest tokens of a prompt that is longer than the context.")

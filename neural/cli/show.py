@@ -15,7 +15,7 @@ def show(diagnostics: Iterable[Diagnostic]) -> None:
     color = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     text = render(tuple(diagnostics), color=color)
     if text:
-        print(text, file=sys.stderr)
+        print(text.rstrip("\n"), file=sys.stderr)
 
 
 def note(text: str) -> None:

@@ -41,8 +41,10 @@ def train(
       neural tokenizer train "texts/*.txt" --vocab-size 32000
     """
     from neural.data.corpus import open_corpus
+    from neural.data.durable import check_place
     from neural.data.tokenizers import train_bpe
 
+    check_place(output)
     tokenizer = train_bpe(open_corpus(corpus, text_field=text_field), vocab_size, progress=True)
     tokenizer.save(output)
     if tokenizer.vocab_size < vocab_size:

@@ -82,7 +82,7 @@ def plain_text(markdown: str) -> str:
 
 def _speaker(line: str) -> str | None:
     found = _SPEAKER.match(line)
-    if not found or found[1].strip() in _NOT_SPEAKERS:
+    if not found:
         return None
     name = found[1].strip()
     return _MISSPELT.get(name, name).replace(" & ", " and ")

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import MISSING
 
 from neural.diagnostics.diagnostic import Edit, Fix, Label
-from neural.diagnostics.near import nearest
 from neural.diagnostics.source import Span
-from neural.graph.evaluate import Scope, evaluate
-from neural.graph.messages import Messages, Poisoned
-from neural.layers.arguments import Parameter, parameters
+from neural.graph.evaluate import Scope, evaluate, reads
+from neural.graph.messages import Messages, Poisoned, shown
+from neural.graph.suggestions import meant, suggestion
+from neural.layers.arguments import LARGEST, Kind, Parameter, parameters
 from neural.layers.attention import Rope
 from neural.layers.values import Arg
-from neural.syntax.tree import Argument, Call, Expr
+from neural.syntax.tree import Argument, Binary, Call, Expr, Ref
 
 CALLS = {"Rope": Rope}  # what may stand as the value of an argument
 
@@ -29,68 +29,103 @@ def bind(
 ) -> tuple[dict[str, Arg], dict[str, Span]]:
     """The value and the place of each argument that is written. Raises Poisoned after the messages."""
     by_name = {p.name: p for p in declared}
+    arguments = [a for a in written if a.name is None or not skip(a.name.text)]
+    _check_number(owner, arguments, by_name, messages)
     values: dict[str, Arg] = {}
     places: dict[str, Span] = {}
     broken = False
-    open_names = [n for n in by_name]
-    for argument in written:
-        if argument.name is not None and skip(argument.name.text):
-            continue
+    for argument in arguments:
         try:
-            name = _name_of(owner, argument, by_name, open_names, places, messages)
+            name = _name_of(owner, argument, by_name, places, messages)
             places[name] = argument.value.span
             values[name] = _accepted(by_name[name], owner, argument.value, scope, messages)
         except Poisoned:
             broken = True
     missing = [p for p in by_name.values() if p.required and p.name not in places]
     if missing and not broken:
-        names = ", ".join(f"`{p.name}`" for p in missing)
+        names = [f"`{p.name}`" for p in missing]
+        title = f"{owner} needs {', '.join(names[:-1])}{' and ' * (len(names) > 1)}{names[-1]}"
         docs = tuple(f"{p.name}: {p.doc}" for p in missing if p.doc)
-        hint = f"write {owner}({', '.join(f'{p.name}=…' for p in missing)})"
-        messages.error("N302", f"{owner} needs {names}", place, "missing here", notes=docs, hint=hint)
+        hint = f"add {', '.join(f'`{p.name}=…`' for p in missing)}"
+        messages.error("N302", title, place, "missing here", notes=docs, hint=hint)
     if broken or missing:
         raise Poisoned
     return values, places
 
 
-def _name_of(owner: str, argument: Argument, by_name, open_names: list[str], places: dict[str, Span], messages: Messages) -> str:
+def _check_number(owner: str, written: list[Argument], by_name: dict[str, Parameter], messages: Messages) -> None:
+    positional = [a for a in written if a.name is None]
+    if len(positional) > len(by_name):
+        first = positional[len(by_name)]
+        hint = f"it takes {', '.join(by_name)}" if by_name else f"write `{owner}()`"
+        title = f"{owner} takes {len(by_name) or 'no'} argument{'s' * (len(by_name) != 1)}, and has {len(positional)}"
+        raise messages.error("N309", title, first.span, "one too many", hint=hint)
+
+
+def _name_of(
+    owner: str, argument: Argument, by_name: dict[str, Parameter], places: dict[str, Span], messages: Messages
+) -> str:
     if argument.name is None:
-        free = [n for n in open_names if n not in places]
-        if not free:
-            many = len(by_name)
-            raise messages.error("N309", f"{owner} takes {many} argument{'s' * (many != 1)}", argument.span, "one too many")
-        return free[0]
+        return next(n for n in by_name if n not in places)
     name = argument.name.text
     if name not in by_name:
-        near = nearest(name, by_name)
-        fix = near and Fix(f"rename it to `{near}`", (Edit(argument.name.span, near),))
-        hint = f"did you mean `{near}`?" if near else f"{owner} takes {', '.join(by_name) or 'no arguments'}"
-        raise messages.error("N301", f"{owner} has no argument `{name}`", argument.name.span, "unknown", hint=hint, fix=fix)
+        hint = f"{owner} takes {', '.join(by_name) or 'no arguments'}"
+        help_ = suggestion(name, by_name, argument.name.span, hint)
+        raise messages.error("N301", f"{owner} has no argument `{name}`", argument.name.span, **help_)
     if name in places:
-        second = (Label(places[name], "given here already"),)
-        raise messages.error("N310", f"`{name}` is given twice", argument.span, secondary=second)
+        second = (Label(places[name], f"`{name}`, by its position"),)
+        raise messages.error("N310", f"`{name}` is given twice", argument.span, "again here", secondary=second, hint="keep one")
     return name
 
 
 def _accepted(parameter: Parameter, owner: str, expr: Expr, scope: Scope, messages: Messages) -> Arg:
-    arg = evaluate(expr, scope, messages, lambda call, s: _call(call, s, messages))
     kind = parameter.kind
+    check_quotes(expr, kind.choices, scope, messages)
+    arg = evaluate(expr, scope, messages, lambda call, s: _call(call, s, messages))
     if kind.accepts(arg.value):
         return arg
-    shown = f"{arg.root} = {arg.value!r}" if arg.root != repr(arg.value) else repr(arg.value)
-    near = nearest(arg.value, kind.choices) if kind.choices and isinstance(arg.value, str) else None
-    fix = near and expr.span.text[:1] in "\"'" and Fix(f'write "{near}"', (Edit(expr.span, f'"{near}"'),)) or None
-    hint = f'did you mean "{near}"?' if near else None
-    raise messages.error("N311", f"{owner}'s `{parameter.name}` takes {kind.expected}", expr.span, f"this is {shown}", hint=hint, fix=fix)
+    called = reads(expr)
+    if isinstance(arg.value, int) and abs(arg.value) > LARGEST:
+        raise messages.error("N306", "the number is too large", expr.span, "beyond 64 bits", called=called)
+    if kind.choices and isinstance(arg.value, str):
+        help_ = suggestion(arg.value, kind.choices, expr.span, f"it takes {kind.expected}", '"')
+        if reads(expr):
+            help_.pop("fix", None)
+        title = f"{owner}'s `{parameter.name}` cannot be {shown(arg.value)}"
+        raise messages.error("N311", title, expr.span, **help_, called=called)
+    written = f"{arg.root} = " if called else ""
+    title = f"{owner}'s `{parameter.name}` takes {kind.expected}"
+    hint = _whole_hint(arg.value, expr, kind)
+    raise messages.error("N311", title, expr.span, f"this is {written}{shown(arg.value)}", hint=hint, called=called)
+
+
+def check_quotes(expr: Expr, choices: Iterable[str], scope: Scope, messages: Messages) -> None:
+    """Tell of a bare word that is one of the strings that may stand here."""
+    if isinstance(expr, Ref) and not expr.dollar and expr.name not in scope.names() and (near := meant(expr.name, (*choices, expr.name))):
+        chosen = expr.name if expr.name in choices else near
+        if chosen in choices:
+            fix = Fix(f'write "{chosen}"', (Edit(expr.span, f'"{chosen}"'),))
+            raise messages.error("N201", f"`{expr.name}` is bound nowhere", expr.span, f'did you mean the string "{chosen}"?', fix=fix)
+
+
+def _whole_hint(value: object, expr: Expr, kind: Kind) -> str | None:
+    """What to do where a whole number was needed and a fraction came."""
+    if not isinstance(value, float) or not kind.accepts(1) or kind.accepts(1.5):
+        return None
+    if value.is_integer() and kind.accepts(int(value)):
+        return f"write {int(value)}, without a fraction"
+    if isinstance(expr, Binary) and expr.op == "/":
+        return "the division leaves a rest: choose numbers that divide evenly"
+    return None
 
 
 def _call(call: Call, scope: Scope, messages: Messages) -> object:
-    cls = CALLS.get(call.callee.text)
-    if cls is None:
-        near = nearest(call.callee.text, CALLS)
-        raise messages.error("N304", f"`{call.callee.text}(…)` is not a value here", call.span, hint=f"did you mean `{near}`?" if near else None)
-    values, _ = bind(call.callee.text, parameters(cls), call.arguments, scope, messages, call.span)
-    return cls(**values)
+    name = call.callee.text
+    if name not in CALLS:
+        hint = f"give it a line of its own, `a = {name}(…)`, and name `a` first in this statement" if name[:1].isupper() else None
+        raise messages.error("N304", f"`{name}(…)` is not a value", call.span, "expected a number, a string or the like", hint=hint)
+    values, _ = bind(name, parameters(CALLS[name]), call.arguments, scope, messages, call.span)
+    return CALLS[name](**values)
 
 
 def with_defaults(declared: Iterable[Parameter], values: dict[str, Arg]) -> dict[str, Arg]:

@@ -325,7 +325,9 @@ class Lowering:
         passed += [(identifier(n), a) for n, a in given.items()]
         passed += [(identifier(n), self._handed_down(n, frame)) for n in scope.lifted]
         every = sorted((*axes, *params, *lifted), key=lambda p: p.default is not None)  # what defaults read stands before them
-        return builder.finish(name, tuple(every), out), tuple(passed)
+        block = builder.finish(name, tuple(every), out)
+        self.warn_of_unread(block)
+        return block, tuple(passed)
 
     def _handed_down(self, name: str, frame: Frame) -> Arg:
         """A parameter of the file that a define reads is its constructor's argument, handed down by every caller."""
@@ -397,6 +399,14 @@ class Lowering:
             body = shorthand.residuals(define.body, self.messages)
             self._bodies[name] = shorthand.projections(replace(define, body=body), self.messages)
         return self._bodies[name]
+
+    def warn_of_unread(self, block: Block) -> None:
+        """Tell of statements whose value goes nowhere."""
+        read = {name for node in block.nodes for name in node.inputs} | set(block.outputs)
+        for node in block.nodes:
+            if node.span and not any(v.name in read for v in node.outputs):
+                hint = "remove it, or name it and read it below"
+                self.messages.warning("N214", "nothing reads the value of this statement", node.span, "computed in vain", hint=hint)
 
     def check_uncalled(self) -> None:
         """Tell the mistakes of defines that were never lowered, as far as they show without values."""

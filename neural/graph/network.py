@@ -88,7 +88,9 @@ def _block(lowering: Lowering, network, statements, inputs, scope: Scope, params
     out = lowering.body(statements, known["input"], Frame(scope, builder, known))
     if out is None or not inputs:
         return None
-    return builder.finish(identifier(network.name.text), _params(scope, params), out)
+    block = builder.finish(identifier(network.name.text), _params(scope, params), out)
+    lowering.warn_of_unread(block)
+    return block
 
 
 def _input_value(name: str, shape: tuple[Arg, ...], statements, count: int) -> Value:

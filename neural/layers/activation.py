@@ -37,7 +37,8 @@ ACTIVATIONS = {
     "relu": Function(lambda np, x: np.maximum(x, 0), "F.relu({x})"),
     "gelu": Function(_gelu, "F.gelu({x})"),
     "gelu_tanh": Function(
-        lambda np, x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))), 'F.gelu({x}, approximate="tanh")'
+        lambda np, x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+        'F.gelu({x}, approximate="tanh")',
     ),
     "silu": Function(lambda np, x: x / (1 + np.exp(-x)), "F.silu({x})"),
     "swish": Function(lambda np, x: x / (1 + np.exp(-x)), "F.silu({x})"),

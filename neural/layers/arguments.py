@@ -45,7 +45,9 @@ BOOLEAN = Kind("true or false", lambda v: isinstance(v, bool))
 TEXT = Kind("a string", lambda v: isinstance(v, str) and v != "")
 SIZES = Kind(
     "a tuple of whole numbers from 1 (one of them may be -1)",
-    lambda v: isinstance(v, tuple) and v and all(_whole(n) and (n == -1 or 1 <= n <= LARGEST) for n in v) and v.count(-1) <= 1,
+    lambda v: (
+        isinstance(v, tuple) and v and all(_whole(n) and (n == -1 or 1 <= n <= LARGEST) for n in v) and v.count(-1) <= 1
+    ),
 )
 
 
@@ -71,4 +73,6 @@ class Parameter:
 
 def parameters(cls: type) -> tuple[Parameter, ...]:
     """The arguments that a dataclass declares, in the order in which they bind by position."""
-    return tuple(Parameter(f.name, f.metadata["kind"], f.default, f.metadata["doc"]) for f in fields(cls) if "kind" in f.metadata)
+    return tuple(
+        Parameter(f.name, f.metadata["kind"], f.default, f.metadata["doc"]) for f in fields(cls) if "kind" in f.metadata
+    )

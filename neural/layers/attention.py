@@ -59,10 +59,14 @@ class Attention(Layer):
     num_kv_heads: object = argument(SIZE.optional(), Arg.of(None), doc="heads of keys and values; by default num_heads")
     causal: object = argument(BOOLEAN, Arg.of(False), doc="whether a token sees only itself and what stands before it")
     dropout: object = argument(RATE, Arg.of(0.0), doc="rate of dropout on the attention weights")
-    window: object = argument(SIZE.optional(), Arg.of(None), doc="how many tokens back a causal token sees, itself included")
+    window: object = argument(
+        SIZE.optional(), Arg.of(None), doc="how many tokens back a causal token sees, itself included"
+    )
     rope: object = argument(ROPE, Arg.of(None), doc="rotary positions: the base, or Rope(…)")
     qk_norm: object = argument(BOOLEAN, Arg.of(False), doc="RMS normalisation of queries and keys, head by head")
-    scale: object = argument(NUMBER.optional(), Arg.of(None), doc="factor of the products; by default 1 / sqrt(head_dim)")
+    scale: object = argument(
+        NUMBER.optional(), Arg.of(None), doc="factor of the products; by default 1 / sqrt(head_dim)"
+    )
 
     arity = (1, 3)
     samples = (
@@ -70,9 +74,15 @@ class Attention(Layer):
         Sample("(4, 8)", "Attention(num_heads=2, causal=true, scale=0.3)"),
         Sample("(4, 8)", "Attention(num_heads=2, causal=true, rope=100.0, qk_norm=true)"),
         Sample("(6, 8)", "Attention(num_heads=4, causal=true, window=2)"),
-        Sample("(4, 8)", "q = Dense(input, 8) k = Dense(input, 4) v = Dense(input, 4) Attention(q, k, v, num_heads=4, num_kv_heads=2)"),
+        Sample(
+            "(4, 8)",
+            "q = Dense(input, 8) k = Dense(input, 4) v = Dense(input, 4) Attention(q, k, v, num_heads=4, num_kv_heads=2)",
+        ),
         Sample("(9, 8)", 'Attention(num_heads=2, causal=true, rope=Rope(base=50.0, scaling="linear", factor=2.0))'),
-        Sample("(9, 8)", 'Attention(num_heads=1, rope=Rope(base=50.0, scaling="llama3", factor=4.0, original_max_length=16))'),
+        Sample(
+            "(9, 8)",
+            'Attention(num_heads=1, rope=Rope(base=50.0, scaling="llama3", factor=4.0, original_max_length=16))',
+        ),
     )
 
     @property
@@ -95,15 +105,28 @@ class Attention(Layer):
         heads, kv_heads = self.num_heads.value, self.kv_heads.value
         _divides(width(q), self.num_heads, "num_heads")
         if heads % kv_heads:
-            raise Mismatch("N409", f"{heads} heads cannot share {kv_heads} heads of keys and values evenly", argument="num_kv_heads")
+            raise Mismatch(
+                "N409",
+                f"{heads} heads cannot share {kv_heads} heads of keys and values evenly",
+                argument="num_kv_heads",
+            )
         if not same((width(k),), (width(v),)) or width(k).value * heads != width(q).value * kv_heads:
             right = width(q).value // heads * kv_heads
             title = f"keys are {width(k).value} wide and values {width(v).value}, and {kv_heads} heads of queries of {width(q).value} need {right}"
             raise Mismatch("N410", title, hint=f"give keys and values {right} units")
         if self.window.value is not None and not self.causal.value:
-            raise Mismatch("N411", "a window looks back, so attention with one must be causal", argument="window", hint="add `causal=true`")
+            raise Mismatch(
+                "N411",
+                "a window looks back, so attention with one must be causal",
+                argument="window",
+                hint="add `causal=true`",
+            )
         if self.turning and width(q).value // heads % 2:
-            raise Mismatch("N408", f"rotary positions need heads of an even width, and these are {width(q).value // heads}", argument="rope")
+            raise Mismatch(
+                "N408",
+                f"rotary positions need heads of an even width, and these are {width(q).value // heads}",
+                argument="rope",
+            )
         return (q.shape,)
 
     def weights(self, *inputs: Value) -> tuple[Weight, ...]:
@@ -113,13 +136,17 @@ class Attention(Layer):
         return (Weight("q_norm.weight", head, "ones"), Weight("k_norm.weight", head, "ones"))
 
     def effects(self, *inputs: Value) -> tuple[Effect, ...]:
-        mask = CausalMask(self.window.value, self.window.named(self.window.root)) if self.causal.value else PaddingMask()
+        mask = (
+            CausalMask(self.window.value, self.window.named(self.window.root)) if self.causal.value else PaddingMask()
+        )
         needs: tuple[Effect, ...] = (mask,)
         if self.turning:
             head_dim = width(inputs[0]).over(self.num_heads)
             written = tuple(a.named(a.root) for a in self.turning.written())
             values = tuple(a.value for a in written)
-            needs += (Rotary(head_dim.value, values, head_dim.named(head_dim.root), self.turning.scaling.value, written),)
+            needs += (
+                Rotary(head_dim.value, values, head_dim.named(head_dim.root), self.turning.scaling.value, written),
+            )
         return (*needs, Cache()) if self.causal.value else needs
 
     def flops(self, *inputs: Value) -> int:
@@ -138,7 +165,11 @@ class Attention(Layer):
         k, v = (np.repeat(x, heads // kv_heads, axis=1) for x in (k, v))
         scores = q @ k.swapaxes(-1, -2) * (self.scale.value if self.scale.value is not None else q.shape[-1] ** -0.5)
         i, j = np.arange(q.shape[2])[:, None], np.arange(k.shape[2])
-        seen = (j <= i) & (j > i - (self.window.value or j.size + 1)) if self.causal.value else np.ones((i.size, j.size), bool)
+        seen = (
+            (j <= i) & (j > i - (self.window.value or j.size + 1))
+            if self.causal.value
+            else np.ones((i.size, j.size), bool)
+        )
         if state["attention_mask"] is not None:
             seen = seen & state["attention_mask"][:, None, None, :].astype(bool)
         scores = np.where(seen, scores, -np.inf)
@@ -163,7 +194,9 @@ class Attention(Layer):
             site.helper(ROTATE)
             site.line(f"q, k = rotate(q, {effects[Rotary]}), rotate(k, {effects[Rotary]})")
         if effects.get(Cache):
-            site.line(f"if {effects[Cache]} is not None:\n    k, v = {effects[Cache]}.update({site.cache_layer()}, k, v)")
+            site.line(
+                f"if {effects[Cache]} is not None:\n    k, v = {effects[Cache]}.update({site.cache_layer()}, k, v)"
+            )
         site.line(self._product(site, effects, grouped))
         return f"{site.outputs[0]}.transpose(1, 2).flatten(-2)  # (B, T, {site.shapes[0][-1].text})"
 
@@ -207,19 +240,28 @@ class MultiHeadAttention(Composite):
     """Projections of the input to queries, keys and values, attention, and a projection back to the input's width."""
 
     num_heads: object = argument(SIZE, doc="number of heads")
-    key_dim: object = argument(SIZE.optional(), Arg.of(None), doc="width of a head; by default the input's width / num_heads")
+    key_dim: object = argument(
+        SIZE.optional(), Arg.of(None), doc="width of a head; by default the input's width / num_heads"
+    )
     num_kv_heads: object = argument(SIZE.optional(), Arg.of(None), doc="heads of keys and values; by default num_heads")
     causal: object = argument(BOOLEAN, Arg.of(False), doc="whether a token sees only itself and what stands before it")
     dropout: object = argument(RATE, Arg.of(0.0), doc="rate of dropout on the attention weights")
-    window: object = argument(SIZE.optional(), Arg.of(None), doc="how many tokens back a causal token sees, itself included")
+    window: object = argument(
+        SIZE.optional(), Arg.of(None), doc="how many tokens back a causal token sees, itself included"
+    )
     rope: object = argument(ROPE, Arg.of(None), doc="rotary positions: the base, or Rope(…)")
     qk_norm: object = argument(BOOLEAN, Arg.of(False), doc="RMS normalisation of queries and keys, head by head")
-    scale: object = argument(NUMBER.optional(), Arg.of(None), doc="factor of the products; by default 1 / sqrt(key_dim)")
+    scale: object = argument(
+        NUMBER.optional(), Arg.of(None), doc="factor of the products; by default 1 / sqrt(key_dim)"
+    )
     use_bias: object = argument(BOOLEAN, Arg.of(True), doc="whether the projections have biases")
 
     samples = (
         Sample("(4, 8)", "MultiHeadAttention(num_heads=2)"),
-        Sample("(4, 8)", "MultiHeadAttention(num_heads=4, num_kv_heads=2, key_dim=6, causal=true, rope=100.0, use_bias=false)"),
+        Sample(
+            "(4, 8)",
+            "MultiHeadAttention(num_heads=4, num_kv_heads=2, key_dim=6, causal=true, rope=100.0, use_bias=false)",
+        ),
     )
 
     def body(self, build, x: Value) -> Value:

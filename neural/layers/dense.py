@@ -13,7 +13,9 @@ from neural.layers.values import Arg, operand
 def _not_ids(x: Value, layer: str) -> None:
     if x.dtype == "int64":
         raise Mismatch(
-            "N405", f"{layer} takes numbers, and this input is token ids", hint="put an Embedding between the input and this layer"
+            "N405",
+            f"{layer} takes numbers, and this input is token ids",
+            hint="put an Embedding between the input and this layer",
         )
 
 

@@ -21,7 +21,9 @@ class Embedding(Layer):
 
     def shape(self, x: Value) -> tuple[Shape]:
         if x.dtype != "int64":
-            raise Mismatch("N405", "Embedding takes ids, and this input is numbers", hint="an Embedding reads the network's input")
+            raise Mismatch(
+                "N405", "Embedding takes ids, and this input is numbers", hint="an Embedding reads the network's input"
+            )
         return ((*x.shape, self.output_dim),)
 
     def weights(self, x: Value) -> tuple[Weight, ...]:
@@ -47,9 +49,13 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
 class PositionalEmbedding(Layer):
     """Adds a vector for each position: (B, T, d) → (B, T, d), T up to max_length."""
 
-    max_length: object = argument(SIZE.optional(), Arg.of(None), doc="the longest sequence; by default the input's length")
+    max_length: object = argument(
+        SIZE.optional(), Arg.of(None), doc="the longest sequence; by default the input's length"
+    )
     inlined = True
-    kind: object = argument(choice("learned", "sinusoidal"), Arg.of("learned"), doc="a learned table, or sines and cosines")
+    kind: object = argument(
+        choice("learned", "sinusoidal"), Arg.of("learned"), doc="a learned table, or sines and cosines"
+    )
 
     samples = (
         Sample("(6,)", "Embedding(input_dim=11, output_dim=4) PositionalEmbedding(max_length=8)"),
@@ -62,7 +68,9 @@ class PositionalEmbedding(Layer):
     def shape(self, x: Value) -> tuple[Shape]:
         if len(x.shape) != 3 or x.dtype == "int64":
             raise Mismatch(
-                "N406", f"{type(self).__name__} takes a sequence of vectors, (B, T, width)", hint="put it after an Embedding"
+                "N406",
+                f"{type(self).__name__} takes a sequence of vectors, (B, T, width)",
+                hint="put it after an Embedding",
             )
         if self.length(x).value < x.shape[1].value:
             title = f"positions for {self.length(x).value} tokens, and the input has up to {x.shape[1].value}"

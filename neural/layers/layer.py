@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 class Mismatch(Exception):
     """A shape that a layer cannot take. `argument` names the argument to change, None means the layer's input."""
 
-    def __init__(self, code: str, title: str, *, argument: str | None = None, label: str = "", hint: str | None = None) -> None:
+    def __init__(
+        self, code: str, title: str, *, argument: str | None = None, label: str = "", hint: str | None = None
+    ) -> None:
         super().__init__(title)
         self.code, self.title, self.argument, self.label, self.hint = code, title, argument, label, hint
 
@@ -133,7 +135,9 @@ def register(cls: type, *synonyms: str) -> type:
     if not cls.samples:
         raise TypeError(f"{cls.__name__} has no samples")
     for method in ("numpy", "torch") if issubclass(cls, Layer) else ("body",):
-        if getattr(cls, method) is getattr(Layer, method, None) or getattr(cls, method) is getattr(Composite, method, None):
+        if getattr(cls, method) is getattr(Layer, method, None) or getattr(cls, method) is getattr(
+            Composite, method, None
+        ):
             raise TypeError(f"{cls.__name__} does not say what it is: {method} is missing")
     for name in (cls.__name__, *synonyms):
         REGISTRY[name] = cls

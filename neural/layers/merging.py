@@ -35,7 +35,10 @@ class Add(_Elementwise):
     """The sum of values of one shape."""
 
     operator = "+"
-    samples = (Sample("(5,)", "a = Dense(3) b = Dense(input, 3) Add(a, b)"), Sample("(5,)", "a = Dense(5) Add(a, input, a)"))
+    samples = (
+        Sample("(5,)", "a = Dense(3) b = Dense(input, 3) Add(a, b)"),
+        Sample("(5,)", "a = Dense(5) Add(a, input, a)"),
+    )
 
     def numpy(self, np, w, *inputs, state):
         return sum(inputs[1:], inputs[0])
@@ -72,12 +75,17 @@ class Concatenate(Layer):
         axis = self.axis.value % rank if -rank <= self.axis.value < rank else 0
         if axis == 0 or inputs[0].shape[axis].axis:
             title = f"axis {self.axis.value} of {draw(inputs[0].shape)} cannot be joined"
-            raise Mismatch("N404", title, argument="axis", hint="name an axis of fixed length, such as the last: `axis=-1`")
+            raise Mismatch(
+                "N404", title, argument="axis", hint="name an axis of fixed length, such as the last: `axis=-1`"
+            )
         first = inputs[0].shape
         total = first[axis]
         for other in inputs[1:]:
             if len(other.shape) != rank or not same(_without(first, axis), _without(other.shape, axis)):
-                raise Mismatch("N401", f"Concatenate needs equal shapes but for axis {axis}, and these are {draw(first)} and {draw(other.shape)}")
+                raise Mismatch(
+                    "N401",
+                    f"Concatenate needs equal shapes but for axis {axis}, and these are {draw(first)} and {draw(other.shape)}",
+                )
             total = total.plus(other.shape[axis])
         return ((*first[:axis], total, *first[axis + 1 :]),)
 

@@ -16,7 +16,10 @@ class LayerNormalization(Layer):
     epsilon: object = argument(POSITIVE, Arg.of(1e-3), doc="added to the variance")
     use_bias: object = argument(BOOLEAN, Arg.of(True), doc="whether a bias is added")
 
-    samples = (Sample("(5,)", "LayerNormalization()"), Sample("(4, 5)", "LayerNormalization(epsilon=1e-5, use_bias=false)"))
+    samples = (
+        Sample("(5,)", "LayerNormalization()"),
+        Sample("(4, 5)", "LayerNormalization(epsilon=1e-5, use_bias=false)"),
+    )
 
     def shape(self, x: Value) -> tuple[Shape]:
         return (x.shape,)
@@ -71,10 +74,15 @@ def rms_normalized(np, x, epsilon: float):
 class BatchNormalization(Layer):
     """Normalises each feature (the last axis) by running statistics of the batch (Ioffe and Szegedy 2015)."""
 
-    momentum: object = argument(RATE, Arg.of(0.99), doc="the share of the old statistics that a step keeps, as in Keras")
+    momentum: object = argument(
+        RATE, Arg.of(0.99), doc="the share of the old statistics that a step keeps, as in Keras"
+    )
     epsilon: object = argument(POSITIVE, Arg.of(1e-3), doc="added to the variance")
 
-    samples = (Sample("(5,)", "BatchNormalization()"), Sample("(4, 5)", "BatchNormalization(momentum=0.9, epsilon=1e-5)"))
+    samples = (
+        Sample("(5,)", "BatchNormalization()"),
+        Sample("(4, 5)", "BatchNormalization(momentum=0.9, epsilon=1e-5)"),
+    )
 
     def shape(self, x: Value) -> tuple[Shape]:
         return (x.shape,)

@@ -73,7 +73,9 @@ class Reshape(Layer):
         total, target = _numbers(x, "Reshape").value, self.target_shape.value
         known = prod(n for n in target if n != -1)
         if total % known or (-1 not in target and total != known):
-            raise Mismatch("N404", f"{draw(x.shape)} has {total} numbers a row, and {target} has {known}", argument="target_shape")
+            raise Mismatch(
+                "N404", f"{draw(x.shape)} has {total} numbers a row, and {target} has {known}", argument="target_shape"
+            )
         return ((x.shape[0], *(Arg.of(total // known if n == -1 else n) for n in target)),)
 
     def numpy(self, np, w, x, state):

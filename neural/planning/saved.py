@@ -147,4 +147,7 @@ def _(layer: Attention, inputs, outputs, setting) -> Saved:
     else:
         kept = set(range(len(inputs)))
     mask = 0 if layer.window.value is None else FLOAT * pairs // setting.batch  # (T, T), made anew in each layer
-    return Saved(tuple(sorted(kept)), True, extra + FLOAT * setting.rows(q) * heads + mask)
+    extra += FLOAT * setting.rows(q) * heads + mask
+    if layer.qk_norm.value and setting.device == "cpu":
+        return Saved(tuple(sorted(kept)), extra=extra + setting.bytes(q))  # what comes out is copied into another order
+    return Saved(tuple(sorted(kept)), True, extra)

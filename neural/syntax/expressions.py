@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 from neural.diagnostics.diagnostic import Label
-from neural.syntax.cursor import VALUE_STARTS, Cursor, Recover
+from neural.syntax.brackets import SECTIONS, Brackets
+from neural.syntax.cursor import VALUE_STARTS, Recover
 from neural.syntax.lexer import Token
 from neural.syntax.literals import WORDS
 from neural.syntax.tree import Argument, Binary, Call, Entry, Expr, Literal, Map, Name, Ref, Sequence, Unary
@@ -14,7 +17,7 @@ SUM, PRODUCT, SIGN, POWER = 1, 2, 3, 4
 POWERS = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT, "**": POWER}
 
 
-class Expressions(Cursor):
+class Expressions(Brackets):
     """The grammar of values."""
 
     height = 0
@@ -54,7 +57,7 @@ class Expressions(Cursor):
             case "ref":
                 self.advance()
                 return Ref(str(token.value), True, self.span(token))
-            case "name":
+            case "name" if not self.at_item():
                 return self._name_value()
             case "(":
                 return self._parenthesis()
@@ -78,9 +81,9 @@ class Expressions(Cursor):
         if self.at("+"):
             self.problem("N101", "a value does not begin with `+`", self.token, fix=self.replacement(self.token, ""))
             return Recover()
-        if self.at("end") and self.brackets:
+        if self.at("end") and self.brackets and self.previous.kind not in POWERS:
             self.unclosed()
-        if self.closes_nothing() or not self.at(")", "]", "}", ",", "end"):
+        if self.closes_nothing() or not (self.at_closer() or self.at(",", "end") or self.at_item()):
             return self.unexpected("a value")
         self.problem("N121", f"a value is missing before {self.found()}", self.here(), "expected a value")
         return Recover()
@@ -101,40 +104,45 @@ class Expressions(Cursor):
         self.open()
         items: list[Expr] = []
         height = 0
-        while not self.at(")", "]", "}"):
+        for _ in self.elements():
             items.append(self.value())
             height = max(height, self.height)
-            if not self._separator():
-                break
         grouping = kind == "tuple" and len(items) == 1 and self.previous.kind != ","
         self.close()
         self.height = height + (not grouping)
         return items[0] if grouping else tuple(items)
 
-    def arguments(self) -> tuple[Argument, ...]:
-        """`(value, name=value)`, the parentheses included."""
-        self.open()
+    def arguments(self, *, body: bool = False) -> tuple[Argument, ...]:
+        """`(value, name=value)`, the parentheses included; `body`: a `{` may follow."""
+        incidents, opener = self.incidents, self.open()
         arguments: list[Argument] = []
         height = 0
-        while not self.at(")", "]", "}"):
-            arguments.append(self._argument())
+        for _ in self.elements():
+            arguments.append(self._argument(named=bool(arguments and arguments[-1].name)))
             height = max(height, self.height)
-            if not self._separator():
-                break
-        self.close()
+        self.close(body=body)
         self.height = height + 1
-        self._check_order(arguments)
+        if self.incidents == incidents and not self.lexer.explains(opener.start, self.previous.end):
+            self._check_order(arguments)
         return tuple(arguments)
 
-    def _argument(self) -> Argument:
-        first = self.token
-        if not (self.at("name") and self.peek().kind in ("=", ":")):
+    def _argument(self, *, named: bool) -> Argument:
+        first, following = self.token, self.peek()
+        if not self.at("name"):
             return Argument(None, self.value(), self.since(first))
-        name = self.name(self.advance())
-        if self.at(":"):
-            if first.first and (self.peek().first or self.starts_section(first)):
+        if following.kind == "=":
+            name = self.name(self.advance())
+        elif following.kind == ":":
+            if first.first and (following.first or first.value in SECTIONS):
                 self.unclosed()
+            name = self.name(self.advance())
             self.instead("N107", f"the argument `{name.text}`", "=")
+        elif following.kind in ("number", "string") or (following.kind == "ref" and named):
+            name = self.name(self.advance())
+            self.missing("N107", f"the argument `{name.text}`", "=")
+            return Argument(name, self.value(), self.since(first))
+        else:
+            return Argument(None, self.value(), self.since(first))
         self.advance()
         return Argument(name, self._argument_value(name), self.since(first))
 
@@ -143,12 +151,19 @@ class Expressions(Cursor):
             return self.value()
         self.problem("N121", f"the argument `{name.text}` has no value", self.token, "expected a value")
         self.height = 0
-        self.lost = True
+        self.doubt()
         return Literal(None, self.after())
 
-    def starts_section(self, token: Token) -> bool:
-        """Is the name before a colon one that only a section has? Statements say."""
-        raise NotImplementedError
+    def elements(self) -> Iterator[None]:
+        """Once for each element before the closing bracket, which the caller reads; takes the commas."""
+        while self.extra_closer():
+            self.take(",")
+        while not self.at_closer():
+            yield
+            if not self._separator():
+                if not self.extra_closer():
+                    return
+                self.take(",")
 
     def _separator(self) -> bool:
         """Take the comma between two values, or report that it is missing; False where no value follows."""
@@ -156,57 +171,65 @@ class Expressions(Cursor):
             return True
         if self.token.kind not in VALUE_STARTS or self.token.kind == "{":
             return False
-        if self.token.first and self._looks_like_statement():
+        if self.at_item() or (self.token.first and self._next_line_begins_anew()):
             self.unclosed()
-        if self.at_item():
-            self.unclosed()
+        if self.at("(", "[") and (self.previous.kind not in (")", "]") or self.previous.end == self.token.start):
+            raise self.unexpected("`,` or a closing bracket")
         self.no_comma()
         return True
+
+    def _next_line_begins_anew(self) -> bool:
+        """A new line after a value, that begins as statements and sections do: the bracket before was not closed."""
+        return self.at("name") and (self.peek().kind == ":" or self.looks_like_statement())
 
     def no_comma(self) -> None:
         title = f"a comma is missing before {self.found()}"
         self.problem("N106", title, self.token, "expected `,` before this", fix=self.insertion(","))
 
-    def _looks_like_statement(self) -> bool:
-        """A new line after a value that begins as statements and sections do: the bracket before was not closed."""
-        following = self.peek()
-        if not self.at("name") or following.kind in (":", "{"):
-            return self.at("name")
-        capital = self.token if following.kind == "(" else self.peek(2)
-        if following.kind not in ("(", "=") or capital.kind != "name" or not str(capital.value)[0].isupper():
-            return False
-        return following.kind == "(" or self.peek(3).kind in ("(", "{")
-
     def _check_order(self, arguments: list[Argument]) -> None:
         named: dict[str, Argument] = {}
-        last: Argument | None = None
         for argument in arguments:
             if argument.name and (first := named.setdefault(argument.name.text, argument)) is not argument:
                 title = f"the argument `{argument.name.text}` is given twice"
                 before = (Label(first.span, "first here"),)
                 self.problem("N117", title, argument.span, "again", secondary=before, hint="keep one of them")
-            if last and not argument.name:
+        for last, argument in pairwise(arguments):
+            if last.name and not argument.name:
                 title, before = "a positional argument stands after a named one", (Label(last.span, "named"),)
                 hint = "put it first, or name it"
                 self.problem("N116", title, argument.span, "has no name", secondary=before, hint=hint)
-            last = argument if argument.name else last
 
     def map(self) -> Map:
         """`{ key: value … }`, the braces included."""
+        incidents = self.incidents
         first = self.open()
         entries: list[Entry] = []
         height = 0
-        while not (self.at("}", "end") or self.at_item() or (self.at(")", "]") and not self.closes_nothing())):
+        while not self._map_ends():
             mark, start = self.mark(), self.token
             try:
                 entries.append(self._entry())
                 height = max(height, self.height)
+                self.trust_since(mark)
             except Recover:
                 self.skip_statement(mark, start)
             self.take(",")
+        in_list = len(self.brackets) > 1 and self.brackets[-2].kind != "{"
+        if in_list and self.incidents > incidents and not self.at_closer():
+            # A map that went wrong and does not end: its brace was the slip.
+            raise Recover
         self.close()
         self.height = height + 1
         return Map(tuple(entries), self.since(first))
+
+    def _map_ends(self) -> bool:
+        if self.at("}", "end") or self.at_item() or (self.at_closer() and not self.closes_nothing()):
+            return True
+        if not self.at("name") or not self.token.first:
+            return False
+        if self.peek().kind == ":":
+            return bool(self.floor and self.token.value == "layers")
+        return self.looks_like_statement()
 
     def _entry(self) -> Entry:
         if not self.at("name"):
@@ -222,7 +245,10 @@ class Expressions(Cursor):
         if self.at("="):
             self.instead("N108", f"`{key.value}`", ":")
             self.advance()
-        elif self.token.kind in VALUE_STARTS:
+            self.take(":")
+            if len(self.brackets) == self.floor and key.value not in SECTIONS:
+                self.doubt()
+        elif self.token.kind in VALUE_STARTS and self.peek().kind not in (":", "="):
             self.missing("N108", f"`{key.value}`", ":")
         else:
             raise self.unexpected(f"`:` after `{key.value}`")

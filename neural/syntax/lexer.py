@@ -74,7 +74,7 @@ class Lexer:
         """The rest is in an unclosed comment or was not read after too many mistakes: nothing is missing at the end."""
         self.lost = False
         """The value of some token is made up."""
-        self._dropped: list[int] = []
+        self._troubles: list[tuple[int, int]] = []
         self._first = True
         self._start(1 if source.text.startswith("\ufeff") else 0)
 
@@ -116,10 +116,10 @@ class Lexer:
             self._first = True
             self._start(match.end())
 
-    def swallowed(self, start: int, end: int) -> bool:
-        """Were characters without meaning, of which a message tells, left out between two places?"""
-        index = bisect_left(self._dropped, start)
-        return index < len(self._dropped) and self._dropped[index] < end
+    def explains(self, start: int, end: int) -> bool:
+        """Does a passage that a message tells of, dropped or guessed at, lie in these characters?"""
+        index = bisect_left(self._troubles, (end,)) - 1
+        return index >= 0 and self._troubles[index][1] > start
 
     def _report(self, match: re.Match[str], code: str, title: str, label: str = "", hint: str | None = None) -> None:
         self.diagnostics.append(Diagnostic(code, title, Label(self._span(*match.span()), label), hint=hint))
@@ -130,8 +130,12 @@ class Lexer:
         fix = Fix(f"write `{text}`" if text.strip() else "remove it", (Edit(span, text),), safe=True)
         self.diagnostics.append(Diagnostic(code, title, Label(span), fix=fix))
 
-    def _trouble(self, start: int, trouble: Trouble) -> None:
+    def _lose(self, start: int, end: int) -> None:
         self.lost = True
+        self._troubles.append((start, end))
+
+    def _trouble(self, start: int, trouble: Trouble) -> None:
+        self._lose(start + trouble.start, start + trouble.end)
         span = self._span(start + trouble.start, start + trouble.end)
         self.diagnostics.append(Diagnostic(trouble.code, trouble.title, Label(span), hint=trouble.hint))
 
@@ -149,7 +153,8 @@ class Lexer:
         self.comments.append(Comment(text, self._span(match.start(), match.start() + len(text))))
 
     def _open(self, match: re.Match[str]) -> None:
-        self.cut_short = self.lost = True
+        self.cut_short = True
+        self._lose(match.start(), match.end())
         label = Label(self._span(match.start(), match.start() + 2), "begins here and runs to the end of the file")
         self.diagnostics.append(Diagnostic("N105", "a comment is never closed", label, hint="close it with `*/`"))
 
@@ -161,7 +166,7 @@ class Lexer:
     def _ref(self, match: re.Match[str]) -> Token:
         name = match[0].strip("${ }")
         if not name or name[0].isdigit():
-            self.lost = True
+            self._lose(*match.span())
             title = f"`{shorten(match[0])}` names nothing" if name else "`$` is not followed by a name"
             self._report(match, "N110", title, hint="write `$name` to read the parameter `name`")
         elif not name.isascii():
@@ -200,7 +205,8 @@ class Lexer:
         label = Label(self._span(match.start(), end), "begins here and is not closed on this line")
         hint = f"close it with `{text[0]}`; a line end inside a string is written \\n"
         self.diagnostics.append(Diagnostic("N104", "a string is never closed", label, hint=hint))
-        self.lost = True
+        # What stands behind it on the line may have been meant as a part of it, or the other way round.
+        self._lose(*match.span())
         self._start(end)
         return Token("string", match.start(), end, text[1:], self._first)
 
@@ -214,7 +220,7 @@ class Lexer:
         if mark := _LOOKALIKES.get(text):
             self._mend(match, "N113", f"`{text}` is {_character(text)}, not `{mark}`", mark)
             return Token(mark, match.start(), match.end(), None, self._first)
-        self._dropped.append(match.start())
+        self._troubles.append(match.span())
         if text.isspace() or text in "\u200b\u200c\u200d\u2060\ufeff":
             self._mend(match, "N113", f"{_character(text[0])} stands where a space belongs", " ")
         elif text == ";":

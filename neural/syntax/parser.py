@@ -5,9 +5,10 @@ from __future__ import annotations
 from neural.diagnostics.diagnostic import Diagnostic, Edit, Fix, Label
 from neural.diagnostics.near import nearest
 from neural.diagnostics.source import Source, Span
+from neural.syntax.brackets import SECTIONS, capital
 from neural.syntax.cursor import ITEMS, VALUE_STARTS, Recover, RecoverItem, Stop
 from neural.syntax.lexer import MAX_PROBLEMS, Token
-from neural.syntax.statements import SECTIONS, Statements
+from neural.syntax.statements import Statements
 from neural.syntax.tree import Define, Expr, File, Import, Literal, Name, Network, Param, Parameter, Section
 
 MAX_PATH = 200
@@ -59,7 +60,7 @@ class Parser(Statements):
 
     def _item(self) -> Import | Param | Define | Network | None:
         ended, self.ended = self.ended, None
-        if self.at_word(*ITEMS):
+        if self.at("name") and self.token.value in ITEMS:
             return self._declaration(str(self.token.value))
         return self._no_item(ended)
 
@@ -106,10 +107,10 @@ class Parser(Statements):
             self.token if wrong else self.after(),
             "expected a name" + " without quotes" * self.at("string"),
         )
-        self.lost = True
+        self.doubt()
         if wrong:
             return Name(str(self.token.value), self.span(self.advance()))
-        if self.at_item() or self.at("end"):
+        if not self.at("(", "{", "="):
             raise Recover
         return Name("", self.after())
 
@@ -174,14 +175,9 @@ class Parser(Statements):
     def _parameters(self) -> tuple[Parameter, ...]:
         self.open()
         parameters: list[Parameter] = []
-        while not self.at(")", "]", "}"):
+        for _ in self.elements():
             parameters.append(self._parameter())
-            if self.take(","):
-                continue
-            if not self.at("name", "ref") or self.at_item():
-                break
-            self.no_comma()
-        self.close()
+        self.close(body=True)
         return tuple(parameters)
 
     def _parameter(self) -> Parameter:
@@ -212,6 +208,7 @@ class Parser(Statements):
                 section = self._section()
                 if section:
                     sections.append(section)
+                    self.trust_since(mark)
             except Recover:
                 self.skip_statement(mark, start)
         self.floor = 0
@@ -243,11 +240,13 @@ class Parser(Statements):
     def _at_layer(self) -> bool:
         """At a statement where a section belongs."""
         following = self.peek().kind
-        if following == "(" or self.token.value in SECTIONS:
-            return following == "("
+        if self.token.value in SECTIONS:
+            return False
         if following == "=":
-            return _capital(self.token) or (self.peek(2).kind == "name" and _capital(self.peek(2)))
-        return following in ("{", "name") and _capital(self.token)
+            return capital(self.token) or (self.peek(2).kind == "name" and capital(self.peek(2)))
+        if following == "{":
+            return self.token.value == "Residual" or self.brace_for_parenthesis()
+        return following == "(" or (following == "name" and capital(self.token))
 
     def _layers(self, key: Token) -> Section:
         """`layers:` and its statements; braces around them are reported and read."""
@@ -269,12 +268,10 @@ class Parser(Statements):
 
     def _layer_outside(self) -> None:
         """Report a layer that stands in a network but not in its `layers:`, once for all that follow it."""
-        hint = "write `layers:` before the first layer"
-        self.problem("N123", f"the layer {self.found()} stands outside `layers:`", self.token, hint=hint)
+        if not self.skipped or self.skipped[-1][1] < self.brackets[0].start:
+            # Else `layers:` may have stood in what could not be read.
+            hint = "write `layers:` before the first layer"
+            self.problem("N123", f"the layer {self.found()} stands outside `layers:`", self.token, hint=hint)
         self.lost = True
         self.statement()
         self.statements(sections=True)
-
-
-def _capital(token: Token) -> bool:
-    return str(token.value)[0].isupper()

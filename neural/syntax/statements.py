@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from neural.diagnostics.diagnostic import Label
+from neural.syntax.brackets import SECTIONS, capital
 from neural.syntax.cursor import ITEMS, VALUE_STARTS, Recover
 from neural.syntax.expressions import PRODUCT, Expressions
 from neural.syntax.lexer import Token
 from neural.syntax.literals import WORDS
 from neural.syntax.tree import Argument, Expr, Name, Statement
-
-SECTIONS = frozenset(
-    ("input", "layers", "loss", "optimizer", "lr_schedule", "metrics", "tokenizer", "data", "train", "execution")
-)
-"""Only to word messages well: any name may stand before a colon, and which are sections is decided later."""
 
 _NEVER_NAMES = frozenset(("loss", "optimizer", "lr_schedule", "metrics"))
 RESERVED = frozenset((*ITEMS, *WORDS))
@@ -33,6 +29,7 @@ class Statements(Expressions):
                     self._section_in_body()
                 else:
                     body.append(self.statement())
+                    self.trust_since(mark)
             except Recover:
                 self.skip_statement(mark, start)
         return tuple(body)
@@ -44,9 +41,6 @@ class Statements(Expressions):
         self.close()
         return body
 
-    def starts_section(self, token: Token) -> bool:
-        return token.value in SECTIONS
-
     def _at_section(self, sections: bool) -> bool:
         """At the key of the next section, or at what was meant as one."""
         if not self.at("name"):
@@ -56,16 +50,25 @@ class Statements(Expressions):
             # In a `Residual` of a network: its brace is missing, and `close` will say so.
             return bool(self.floor and known and following in (":", "{") and self.token.value != "layers")
         if following == "{":
-            return self.token.value != "Residual"
+            return self.token.value != "Residual" and not self.brace_for_parenthesis()
         if following == "=":
             return self.token.value in _NEVER_NAMES or (known and self.peek(2).kind not in ("name", "("))
-        return following == ":" or (known and following in VALUE_STARTS - {"("} and not self.peek().first)
+        if following == ":":
+            return known or not capital(self.token) or str(self.token.value).lower() in SECTIONS
+        return known and following in VALUE_STARTS - {"("} and not self.peek().first
+
+    def brace_for_parenthesis(self) -> bool:
+        """At `Dense{units=10)`."""
+        return capital(self.token) and self.peek(2).kind == "name" and self.peek(3).kind == "="
 
     def comma(self) -> None:
         """Report a comma between statements or sections, and take it."""
+        if self.peek().kind not in ("name", "}", "end", ","):
+            raise self.unexpected("a layer or a section")
         title, fix = "nothing separates statements and sections: `,`", self.replacement(self.token, "")
         self.problem("N128", title, self.token, "no comma belongs here", fix=fix)
         self.advance()
+        self.doubt()
 
     def _section_in_body(self) -> None:
         key = self.advance()
@@ -76,7 +79,7 @@ class Statements(Expressions):
             return
         hint = "a `define` and a `Residual` hold statements only; sections stand in a `network`"
         self.problem("N127", f"the section `{key.value}` stands outside a network", key, hint=hint)
-        self.lost = True
+        self.doubt()
         self.value()
 
     def statement(self) -> Statement:
@@ -91,8 +94,12 @@ class Statements(Expressions):
             self.missing("N107", f"`{name.text}`", "=")
         layer = self._layer(name)
         arguments: tuple[Argument, ...] = ()
+        if layer.value == "Residual" and not self.at("(", "{"):
+            return self._residual_without_brace(first, name, layer)
         if self.at("("):
-            arguments = self.arguments()
+            arguments = self.arguments(body=layer.value == "Residual")
+        elif self.at("{") and self.peek(2).kind == "=" and self.peek(3).kind != "name":
+            raise self.unexpected(f"`(` after `{layer.value}`")
         elif not self.at("{"):
             arguments = self._no_parentheses(layer)
         body = self.body() if self.at("{") else None
@@ -115,7 +122,7 @@ class Statements(Expressions):
     def _layer(self, named: Name | None) -> Token:
         """Take the name of a layer, or say what stands in its place."""
         called = self.peek().kind in ("(", "{")
-        if self.at("name") and self.token.value not in WORDS and (called or not named or _capital(self.token)):
+        if self.at("name") and self.token.value not in WORDS and (called or not named or capital(self.token)):
             return self.advance()
         if self.token.kind in VALUE_STARTS and (named or self.at("name", "number", "string", "ref")):
             raise self._value_for_layer(named)
@@ -134,6 +141,16 @@ class Statements(Expressions):
         self.problem("N124", title, self.token, "expected a layer such as `Dense(units=10)`", hint=hint)
         return Recover()
 
+    def _residual_without_brace(self, first: Token, name: Name | None, layer: Token) -> Statement:
+        """Report it, and read what follows as its body."""
+        title, fix = "`Residual` is not followed by `{`", self.insertion(" {", safe=False)
+        self.problem("N101", title, layer, "expected `{` after this", fix=fix)
+        self.brackets.append(layer._replace(kind="{"))
+        self.deeper(layer)
+        body = self.statements()
+        self.close()
+        return Statement(name, self.name(layer), (), body, self._count(), self.since(first))
+
     def _no_parentheses(self, layer: Token) -> tuple[Argument, ...]:
         """Report a layer without parentheses, and read on as if they stood there."""
         name = layer.value
@@ -142,7 +159,7 @@ class Statements(Expressions):
             fix = self.replacement(self.since(layer), f"{name}({value.span.text})")
             self.problem("N109", f"the argument of `{name}` stands without parentheses", value.span, fix=fix)
             return (Argument(None, value, value.span),)
-        if not (self.token.first or self.at("name", "}", "end", "*", ",")):
+        if not (self.token.first or self.at("name", "}", "end", "*")):
             raise self.unexpected(f"`(` after `{name}`")
         fix = self.insertion("()", f"write `{name}()`")
         self.problem("N109", f"`{name}` has no parentheses", layer, "expected `()` after this", fix=fix)
@@ -161,11 +178,7 @@ class Statements(Expressions):
             title, hint = f"`{self.token.kind}` after a count", "put the whole count in parentheses: `* ($n - 1)`"
             counted = (Label(count.span, "the count"),)
             self.problem("N101", title, self.token, "does not belong to the count", secondary=counted, hint=hint)
-            self.lost = True
+            self.doubt()
             self.advance()
             self.value()
         return count
-
-
-def _capital(token: Token) -> bool:
-    return str(token.value)[0].isupper()

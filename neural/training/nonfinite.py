@@ -26,13 +26,14 @@ def stop_on_nonfinite(session: Session, error: NonFiniteStep, randomness: Random
     step, rate = session.step + 1, session.schedule(session.step)
     last = session.cursor + session.train.gradient_accumulation - 1
     batch = f"batch {session.cursor}" if last == session.cursor else f"batches {session.cursor} to {last}"
-    offsets = ", ".join(f"{start:,}" for start in session.data.training.starts(session.cursor)[:4].tolist())
+    starts = session.data.training.starts(session.cursor).tolist()
+    offsets = ", ".join(f"{start:,}" for start in starts[:4]) + (", …" if len(starts) > 4 else "")
     run.set_state("failed")
     fail(
         "N810",
         f"the {what} is {value} at step {step}; the step was not applied",
         notes=(
-            f"{batch} of the training data, whose sequences begin at the tokens {offsets}, …; learning rate {rate:.3g}",
+            f"{batch} of the training data, whose sequences begin at the tokens {offsets}; learning rate {rate:.3g}",
             f"the state before the step and the batch are in {path}",
         ),
         hint=_advice(session),

@@ -16,6 +16,7 @@ from neural.training.checkpoint import TrainingState
 from neural.training.data import TrainingData
 from neural.training.evaluate import Evaluation, evaluate
 from neural.training.optimizers import make_optimizer
+from neural.training.pretrained import load_pretrained
 from neural.training.randomness import RandomState
 from neural.training.run import Run
 from neural.training.schedules import Schedule, make_schedule
@@ -98,7 +99,9 @@ def start(run: Run, device: torch.device) -> Session:
     optimizer = make_optimizer(settings.optimizer, model)
     schedule = make_schedule(settings.lr_schedule, settings.optimizer.arguments["learning_rate"], data.total_steps)
     counters = {}
-    if checkpoint:
+    if checkpoint is None:
+        load_pretrained(model, run.program)
+    else:
         run.require_own(checkpoint)
         checkpoint.load_model(model)
         checkpoint.load_optimizer(model, optimizer)

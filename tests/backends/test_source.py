@@ -46,7 +46,9 @@ def programs() -> dict[str, Program]:
     tutorial = Path("tests/fixtures/tutorial")
     found["tutorial_gpt_decoder"] = load(tutorial / "gpt_decoder.neural")
     classifier = 'import "gpt_decoder.neural"\n' + (tutorial / "gpt_classifier.neural").read_text()
-    found["tutorial_gpt_classifier"] = compile_source(Source(str(tutorial / "classifier.neural"), classifier), {"num_classes": 2})
+    found["tutorial_gpt_classifier"] = compile_source(
+        Source(str(tutorial / "classifier.neural"), classifier), {"num_classes": 2}
+    )
     found["everything"] = compile_source(Source("everything.neural", EVERYTHING))
     return found
 
@@ -70,7 +72,13 @@ def test_runs_alone_without_neural(name: str, tmp_path: Path) -> None:
         return  # its size is the example's point; it takes more memory than a test should
     path = tmp_path / "model.py"
     path.write_text(PROGRAMS[name].source())
-    run = subprocess.run([sys.executable, "-I", "-S", "-c", ALONE, *sys.path, str(path)], capture_output=True, text=True, check=True, cwd=tmp_path)
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", ALONE, *sys.path, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
     assert f"{PROGRAMS[name].parameter_count:,} parameters" in run.stdout
     assert "→" in run.stdout
 
@@ -93,7 +101,15 @@ def test_ruff(tmp_path: Path) -> None:
     for name, cls in REGISTRY.items():
         for i, sample in enumerate(cls.samples):
             (tmp_path / f"{name}_{i}.py").write_text(sample_program(sample).source())
-    lint = ["check", "--isolated", "--select", "E,F,W,I,UP,B,SIM,RET,C4,PIE,RUF", "--ignore", "E501,RUF002,RUF001", str(tmp_path)]
+    lint = [
+        "check",
+        "--isolated",
+        "--select",
+        "E,F,W,I,UP,B,SIM,RET,C4,PIE,RUF",
+        "--ignore",
+        "E501,RUF002,RUF001",
+        str(tmp_path),
+    ]
     for command in (lint, ["format", "--isolated", "--diff", str(tmp_path)]):
         run = subprocess.run([sys.executable, "-m", "ruff", *command], capture_output=True, text=True)
         assert run.returncode == 0, run.stdout + run.stderr
@@ -105,7 +121,27 @@ def test_two_shapes_of_one_define_are_two_classes() -> None:
     assert "class D(" in source and "class D2(" in source
 
 
-@pytest.mark.parametrize("name", ["forward", "training", "self", "torch", "T", "mask", "class", "lambda", "x", "h", "q", "_", "input_ids", "nn", "F", "print"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "forward",
+        "training",
+        "self",
+        "torch",
+        "T",
+        "mask",
+        "class",
+        "lambda",
+        "x",
+        "h",
+        "q",
+        "_",
+        "input_ids",
+        "nn",
+        "F",
+        "print",
+    ],
+)
 def test_names_that_mean_something_to_python_or_torch(name: str) -> None:
     text = f"param {name} = 8\nnetwork N {{ input: (8,) layers: {name}_ = Dense(${name}) Dense(${name}) Add({name}_, input) }}"
     if name in ("class", "lambda", "self", "T", "F"):

@@ -114,6 +114,14 @@ def test_mistakes(refused, folder: Path, words: tuple[str, ...], code: str) -> N
     assert [file.name for file in folder.iterdir()] == ["corpus.txt"]
 
 
+@pytest.mark.parametrize(("output", "error"), [("nix/tok.json", FileNotFoundError), (".", IsADirectoryError)])
+def test_nothing_is_learned_for_a_place_that_is_not(output: str, error: type[OSError], monkeypatch) -> None:
+    monkeypatch.setattr("neural.data.tokenizers.train_bpe", None)
+    with pytest.raises(error) as raised:
+        neural("tokenizer", "train", "corpus.txt", "--output", output)
+    assert raised.value.filename in ("nix", ".")
+
+
 def test_help_is_light(python) -> None:
     """The commands are imported by every other one: nothing heavy comes with them."""
     program = """if True:

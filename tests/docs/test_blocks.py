@@ -39,15 +39,24 @@ def test_languages_are_known(page: Path) -> None:
     assert page.read_text().count("```") == 2 * len(BLOCK.findall(page.read_text()))
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if re.search("^```(console|python)", p.read_text(), re.MULTILINE)], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if re.search("^```(console|python)", p.read_text(), re.MULTILINE)], ids=lambda p: p.stem
+)
 def test_commands_and_python_run(page: Path, tmp_path: Path) -> None:
     """`$ ` lines must end with 0, or with the code that a line `(exit code n)` below them says; each line that is shown
     without numbers or `…` must be in what they print."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "100", "PYTHONPATH": str(tmp_path)}
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "COLUMNS": "100",
+        "PYTHONPATH": str(tmp_path),
+    }
     for language, text in BLOCK.findall(page.read_text()):
         if language == "python":
-            run = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, env=environment, capture_output=True, text=True)
+            run = subprocess.run(
+                [sys.executable, "-c", text], cwd=tmp_path, env=environment, capture_output=True, text=True
+            )
             assert run.returncode == 0, f"{text}\n{run.stderr}"
         elif language == "console":
             _console(text, tmp_path, environment)
@@ -59,6 +68,9 @@ def _console(text: str, folder: Path, environment: dict[str, str]) -> None:
         while command.endswith("\\"):
             more, _, shown = shown.partition("\n")
             command = command[:-1] + more
+        if heredoc := re.search(r"<<'(\w+)'", command):
+            body, _, shown = shown.partition(f"\n{heredoc[1]}\n")
+            command = f"{command}\n{body}\n{heredoc[1]}\n"
         command = command.split("  #")[0]
         if command.startswith(NOT_RUN):
             continue

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import pty
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from neural import diagnostics
 from neural.cli import main
 from neural.data.corpus import open_corpus
 from neural.data.tokenizers import load_tokenizer
@@ -21,6 +24,7 @@ from neural.training.loop import train
 from neural.training.run import Run
 
 COMMAND = [sys.executable, "-c", "from neural.cli import main; main()", "generate"]
+PAGES = Path(diagnostics.__file__).parent / "pages"
 PROGRAM = """
 network Tiny {
   input: (32,)
@@ -172,6 +176,14 @@ def test_mistakes_are_said_and_exit_with_2(neural, run: Path, code: str, argumen
     assert (printed.code, printed.out) == (2, "")
     assert code in printed.err
     assert "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize("code", ["N901", "N902", "N903", "N904", "N905", "N906", "N912", "N913", "N914"])
+def test_the_page_of_a_code_shows_what_is_printed(neural, run: Path, code: str) -> None:
+    (example,) = re.findall(r"```console\n\$ neural generate (.*)\n((?s:.*))\n```", (PAGES / f"{code}.md").read_text())
+    folder, *arguments = shlex.split(example[0])
+    assert folder == "runs/first"
+    assert neural(run, *arguments).err.strip() == example[1]
 
 
 @pytest.mark.parametrize("arguments", [["--prompt", "\udcff"], ["--prompt", "-"]], ids=["argument", "stdin"])

@@ -11,4 +11,6 @@ HEADS = {"ids": "Embedding(input_dim=11, output_dim=8)"}
 
 def sample_program(sample: Sample) -> Program:
     """A network that is one sample."""
-    return compile_source(Source("sample.neural", f"network Sample {{ input: {sample.input} layers: {sample.layers} }}"))
+    return compile_source(
+        Source("sample.neural", f"network Sample {{ input: {sample.input} layers: {sample.layers} }}")
+    )

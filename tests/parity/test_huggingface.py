@@ -9,7 +9,12 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from neural.backends.module import load_module
 from neural.compiler import load
 
-GPT2_NAMES = (("blocks.", "transformer.h."), ("attn.qkv", "attn.c_attn"), ("wte.", "transformer.wte."), ("wpe.", "transformer.wpe."))
+GPT2_NAMES = (
+    ("blocks.", "transformer.h."),
+    ("attn.qkv", "attn.c_attn"),
+    ("wte.", "transformer.wte."),
+    ("wpe.", "transformer.wpe."),
+)
 GPT2_NAMES += (("ln_f.", "transformer.ln_f."),)
 LLAMA_NAMES = (
     ("tokens.", "model.embed_tokens."), ("blocks.", "model.layers."), ("attention_norm", "input_layernorm"),
@@ -35,9 +40,17 @@ def gpt2():
 
 def llama():
     """A small Llama with grouped heads."""
-    sizes = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 3, "num_attention_heads": 8}
+    sizes = {
+        "vocab_size": 512,
+        "hidden_size": 64,
+        "intermediate_size": 176,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 8,
+    }
     torch.manual_seed(0)
-    theirs = LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5)).eval()
+    theirs = LlamaForCausalLM(
+        LlamaConfig(**sizes, num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5)
+    ).eval()
     sets = {"vocab_size": 512, "d_model": 64, "d_ff": 176, "n_layer": 3, "n_head": 8, "n_kv_head": 2, "context": 128}
     program = load("examples/llama.neural", sets)
 
@@ -94,7 +107,14 @@ def test_gradients(pair) -> None:
 def test_greedy_tokens_with_and_without_cache(pair) -> None:
     ours, theirs, _, module = pair
     prompt = ids(theirs, 5)[:1]
-    expected = theirs.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=64, do_sample=False, pad_token_id=0, eos_token_id=None)
+    expected = theirs.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=64,
+        do_sample=False,
+        pad_token_id=0,
+        eos_token_id=None,
+    )
     plain, cached, cache, new = prompt, prompt, module.KVCache(), prompt
     with torch.no_grad():
         for _ in range(64):

@@ -38,7 +38,9 @@ def test_values_equal_the_oracle(name: str, index: int) -> None:
     graph, model, own, inputs = build(name, index)
     with torch.no_grad():
         ours = model(*map(torch.from_numpy, inputs)).numpy()
-    np.testing.assert_allclose(ours, interpret(graph, own, *inputs), rtol=1e-6, atol=1e-6)  # rotary angles are float32 in any model
+    np.testing.assert_allclose(
+        ours, interpret(graph, own, *inputs), rtol=1e-6, atol=1e-6
+    )  # rotary angles are float32 in any model
 
 
 @pytest.mark.parametrize(("name", "index"), ROWS)

@@ -54,7 +54,13 @@ def programs():
         yield name, example(name, sets)
     yield "windowed", compile_source(Source("windowed.neural", WINDOWED))
     text = Path("tests/fixtures/tutorial/gpt_decoder.neural").read_text()
-    small = text.replace("50257", "50").replace("768", "16").replace("3072", "64").replace("num_heads=12", "num_heads=2").replace("1024", "32")
+    small = (
+        text.replace("50257", "50")
+        .replace("768", "16")
+        .replace("3072", "64")
+        .replace("num_heads=12", "num_heads=2")
+        .replace("1024", "32")
+    )
     yield "tutorial", compile_source(Source("tutorial.neural", small))
 
 
@@ -74,7 +80,9 @@ def test_equals_the_oracle(case) -> None:
     program, _, model = case
     own = {n: p.detach().numpy() for n, p in model.named_parameters()}
     with torch.no_grad():
-        np.testing.assert_allclose(model(batch()).numpy(), interpret(optimize(program.graph), own, batch().numpy()), atol=2e-5)
+        np.testing.assert_allclose(
+            model(batch()).numpy(), interpret(optimize(program.graph), own, batch().numpy()), atol=2e-5
+        )
         np.testing.assert_allclose(model(batch()).numpy(), _unfused(program, own), atol=2e-5)
 
 

@@ -32,7 +32,11 @@ class Writer:
 
     def program(self) -> str:
         shape = "(7,)" if self.ids else f"(7, {self.width})" if self.sequence else f"({self.width},)"
-        head = f"tokens = Embedding(13, {self.width}) " + self.rng.choice(("PositionalEmbedding() ", "")) if self.ids else ""
+        head = (
+            f"tokens = Embedding(13, {self.width}) " + self.rng.choice(("PositionalEmbedding() ", ""))
+            if self.ids
+            else ""
+        )
         body = " ".join(self.statement(0) for _ in range(self.rng.randint(2, 5)))
         tail = self.rng.choice(("Dense(13, use_bias=false, tied_to=tokens)", "Dense(5)")) if self.ids else "Dense(5)"
         return " ".join(self.defines) + f" network N {{ input: {shape} layers: {head}{body} {tail} }}"
@@ -57,7 +61,14 @@ class Writer:
         return f'Dense({self.width}, activation="{self.rng.choice(ACTIVATIONS)}"{bias}){self.count()}'
 
     def norm(self, depth: int) -> str:
-        return self.rng.choice(("LayerNormalization()", "RMSNormalization(epsilon=1e-5)", "LayerNormalization(use_bias=false)", "Dropout(0.3)"))
+        return self.rng.choice(
+            (
+                "LayerNormalization()",
+                "RMSNormalization(epsilon=1e-5)",
+                "LayerNormalization(use_bias=false)",
+                "Dropout(0.3)",
+            )
+        )
 
     def activation(self, depth: int) -> str:
         return f'Activation("{self.rng.choice(ACTIVATIONS)}")'
@@ -72,7 +83,11 @@ class Writer:
 
     def attention(self, depth: int) -> str:
         options = [f"num_heads={self.rng.choice((2, 4))}"]
-        options += [o for o in ("num_kv_heads=2", "causal=true", "rope=50.0", "qk_norm=true", "use_bias=false") if self.rng.random() < 0.4]
+        options += [
+            o
+            for o in ("num_kv_heads=2", "causal=true", "rope=50.0", "qk_norm=true", "use_bias=false")
+            if self.rng.random() < 0.4
+        ]
         if "causal=true" in options and self.rng.random() < 0.3:
             options.append("window=3")
         return f"MultiHeadAttention({', '.join(options)})"

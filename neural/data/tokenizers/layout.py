@@ -105,8 +105,8 @@ def digest(layout: Layout) -> str:
 
 
 def to_json(layout: Layout) -> str:
-    """As it is written to disk: indented, the vocabulary in the order of its ids."""
-    return json.dumps(layout, ensure_ascii=False, indent=1) + "\n"
+    """As it is written to disk."""
+    return json.dumps(layout, ensure_ascii=False) + "\n"
 
 
 def _as_byte_level_bpe(layout: Layout) -> Layout | None:

@@ -1,7 +1,7 @@
 """Programs with mistakes, each beside the page that `neural check` draws of it.
 
-`programs/NAME.neural` is a program, `programs/NAME.txt` its golden page: the program, then the messages as a pipe gets them.
-A first line `# neural check --set a=1 --network B --strict` gives options. `programs/files/` holds what programs import.
+`NAME.neural` is a program, `NAME.txt` its golden page: the program, then the messages as a pipe gets them.
+A first line `# neural check --set a=1 --network B --strict` gives options. `files/` holds what programs import.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from neural.compiler import load
 from neural.diagnostics.diagnostic import Diagnostic, NeuralError
 from neural.diagnostics.render import render, summary
 
-PROGRAMS = Path(__file__).parent / "programs"
+PROGRAMS = Path(__file__).parent
 
 
 def names() -> list[str]:
