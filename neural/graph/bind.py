@@ -66,14 +66,17 @@ def _name_of(
     owner: str, argument: Argument, by_name: dict[str, Parameter], places: dict[str, Span], messages: Messages
 ) -> str:
     if argument.name is None:
-        return next(n for n in by_name if n not in places)
+        free = next((n for n in by_name if n not in places), None)
+        if free is None:  # it stands behind named ones, and the parser has told
+            raise Poisoned
+        return free
     name = argument.name.text
     if name not in by_name:
         hint = f"{owner} takes {', '.join(by_name) or 'no arguments'}"
         help_ = suggestion(name, by_name, argument.name.span, hint)
         raise messages.error("N301", f"{owner} has no argument `{name}`", argument.name.span, **help_)
     if name in places:
-        second = (Label(places[name], f"`{name}`, by its position"),)
+        second = (Label(places[name], "given here already"),)
         raise messages.error("N310", f"`{name}` is given twice", argument.span, "again here", secondary=second, hint="keep one")
     return name
 
@@ -93,7 +96,7 @@ def _accepted(parameter: Parameter, owner: str, expr: Expr, scope: Scope, messag
             help_.pop("fix", None)
         title = f"{owner}'s `{parameter.name}` cannot be {shown(arg.value)}"
         raise messages.error("N311", title, expr.span, **help_, called=called)
-    written = f"{arg.root} = " if called else ""
+    written = f"{arg.root} = " if called and arg.root != repr(arg.value) else ""
     title = f"{owner}'s `{parameter.name}` takes {kind.expected}"
     hint = _whole_hint(arg.value, expr, kind)
     raise messages.error("N311", title, expr.span, f"this is {written}{shown(arg.value)}", hint=hint, called=called)

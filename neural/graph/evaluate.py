@@ -6,11 +6,13 @@ import keyword
 import math
 from collections.abc import Callable
 
-from neural.diagnostics.near import nearest
-from neural.graph.messages import Messages, Poisoned
+from neural.graph.messages import Messages, Poisoned, shown
+from neural.graph.suggestions import suggestion
 from neural.layers.arguments import LARGEST
 from neural.layers.values import Arg
 from neural.syntax.tree import Argument, Binary, Call, Expr, Literal, Map, Ref, Sequence, Unary
+
+WAYS = ("choice", "categorical", "range", "log_range")  # of choosing in HPO(…)
 
 PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "//": 2, "**": 4}
 
@@ -64,7 +66,7 @@ def evaluate(expr: Expr, scope: Scope, messages: Messages, values: Callable[[Cal
         case Unary(operand=operand, span=span):
             arg = evaluate(operand, scope, messages, values)
             if not _number(arg):
-                raise messages.error("N303", f"`-` takes a number, and this is {_kind(arg)}", span)
+                raise messages.error("N303", f"`-` takes a number, and this is {_kind(arg)}", operand.span, called=reads(operand))
             return Arg(-arg.value, f"-{_bracket(arg.text, 3)}", f"-{_bracket(arg.root, 3)}")
         case Sequence(kind=kind, items=items):
             args = [evaluate(i, scope, messages, values) for i in items]
@@ -78,10 +80,10 @@ def evaluate(expr: Expr, scope: Scope, messages: Messages, values: Callable[[Cal
             return _first_choice(expr, scope, messages)
         case Call(callee=callee, span=span):
             if values is None:
-                raise messages.error("N304", f"`{callee.text}(…)` is not a value here", span, "expected a number, a string, true, false, none or a tuple")
+                raise messages.error("N304", f"`{callee.text}(…)` is not a value", span, "expected a number, a string or the like")
             return Arg(values(expr, scope), span.text, span.text)
         case Map(span=span):
-            raise messages.error("N304", "`{ … }` is not a value here", span, "expected a number, a string, true, false, none or a tuple")
+            raise messages.error("N304", "`{ … }` is not a value here", span, "expected a number, a string or the like")
     raise AssertionError(expr)
 
 
@@ -89,9 +91,11 @@ def _read(ref: Ref, scope: Scope, messages: Messages) -> Arg:
     arg = scope.read(ref)
     if arg is not None:
         return arg
-    near = nearest(ref.name, scope.names())
-    hint = f"did you mean `${near}`?" if near else f"bind it: `param {ref.name} = 2` in the file, or `--set {ref.name}=2` on the command line"
-    raise messages.error("N201", f"`{ref.name}` is bound nowhere", ref.span, "no parameter has this name", hint=hint)
+    otherwise = f"bind it: `param {ref.name} = 2` in the file, or `--set {ref.name}=2` on the command line"
+    help_ = suggestion(ref.name, scope.names(), ref.span, otherwise, "$" * ref.dollar)
+    if "fix" not in help_:
+        help_["label"] = "no parameter has this name"
+    raise messages.error("N201", f"`{ref.name}` is bound nowhere", ref.span, **help_)
 
 
 def _number(arg: Arg) -> bool:
@@ -99,8 +103,26 @@ def _number(arg: Arg) -> bool:
 
 
 def _kind(arg: Arg) -> str:
-    names = {bool: "true or false", str: "a string", type(None): "none", tuple: "a tuple", int: "a whole number", float: "a number"}
-    return names.get(type(arg.value), "not a number")
+    names = {str: "the string ", tuple: "the tuple "}
+    return names.get(type(arg.value), "") + shown(arg.value)
+
+
+def reads(expr: Expr) -> bool:
+    """Whether an expression reads a parameter."""
+    queue = [expr]
+    while queue:
+        match queue.pop():
+            case Ref():
+                return True
+            case Unary(operand=operand):
+                queue.append(operand)
+            case Binary(left=left, right=right):
+                queue += (left, right)
+            case Sequence(items=items):
+                queue += items
+            case Call(arguments=arguments):
+                queue += (a.value for a in arguments)
+    return False
 
 
 def _bracket(text: str, precedence: int) -> str:
@@ -136,7 +158,8 @@ def _binary(expr: Binary, scope: Scope, messages: Messages, values) -> Arg:
 def _apply(node: Binary, left: Arg, right: Arg, messages: Messages) -> Arg:
     for side, arg in ((node.left, left), (node.right, right)):
         if not _number(arg):
-            raise messages.error("N303", f"`{node.op}` takes numbers, and this is {_kind(arg)}", side.span)
+            title = f"`{node.op}` takes numbers, and this is {_kind(arg)}"
+            raise messages.error("N303", title, side.span, called=reads(side))
     op, value = node.op, _compute(node, left.value, right.value, messages)
     if op == "/" and isinstance(value, int):
         op = "//"
@@ -159,11 +182,14 @@ def _compute(node: Binary, a, b, messages: Messages):
             case _:
                 value = _power(a, b)
     except ZeroDivisionError:
-        raise messages.error("N305", "a division by zero", node.span) from None
+        raise messages.error("N305", "a division by zero", node.right.span, "this is 0", called=reads(node)) from None
     except (OverflowError, ValueError):
-        raise messages.error("N306", "the result is too large", node.span, "beyond 64 bits") from None
-    if isinstance(value, complex) or (isinstance(value, float) and not math.isfinite(value)) or (isinstance(value, int) and abs(value) > LARGEST):
-        raise messages.error("N306", "the result is too large" if not isinstance(value, complex) else "the result is not a real number", node.span, "beyond 64 bits")
+        value = math.inf
+    if isinstance(value, complex):
+        label = f"{shown(a)} is below zero"
+        raise messages.error("N306", "the result is not a real number", node.span, label, called=reads(node))
+    if (isinstance(value, float) and not math.isfinite(value)) or (isinstance(value, int) and abs(value) > LARGEST):
+        raise messages.error("N306", "the result is too large", node.span, "beyond 64 bits", called=reads(node))
     return value
 
 
@@ -177,18 +203,21 @@ def _first_choice(call: Call, scope: Scope, messages: Messages) -> Arg:
     """HPO(…) outside a search: its first or lowest value."""
     forms = "HPO(choice(a, b, …)), HPO(range(low, high, step=…)) or HPO(log_range(low, high))"
     inner = call.arguments[0].value if len(call.arguments) == 1 else None
-    if not isinstance(inner, Call) or inner.callee.text not in ("choice", "categorical", "range", "log_range"):
-        raise messages.error("N307", "HPO takes one way of choosing", call.span, f"write {forms}")
+    if not isinstance(inner, Call) or inner.callee.text not in WAYS:
+        place = inner.callee if isinstance(inner, Call) else None
+        help_ = suggestion(place.text, WAYS, place.span, f"write {forms}") if place else {"hint": f"write {forms}"}
+        raise messages.error("N307", "HPO takes one way of choosing", place.span if place else call.span, **help_)
     positional = [a for a in inner.arguments if a.name is None]
     named = {a.name.text: a for a in inner.arguments if a.name}
     values = [evaluate(a.value, scope, messages) for a in positional]
     if inner.callee.text in ("choice", "categorical"):
         if not values or named:
-            raise messages.error("N307", f"{inner.callee.text} takes one or more values", inner.span, f"write {forms}")
+            hint = f"write HPO({inner.callee.text}(a, b, …))"
+            raise messages.error("N307", f"{inner.callee.text} takes one or more values", inner.span, hint=hint)
     else:
         _check_range(inner, values, named, scope, messages)
     first = values[0]
-    messages.note("N308", f"outside a search this is {first.value!r}", call.span, "the first or lowest value")
+    messages.note("N308", f"outside a search this is {shown(first.value)}", call.span, "the first or lowest value")
     return Arg.of(first.value)
 
 
@@ -197,7 +226,8 @@ def _check_range(inner: Call, values: list[Arg], named: dict[str, Argument], sco
     numbers = all(_number(v) for v in values)
     if len(values) != 2 or unknown or not numbers or values[0].value > values[1].value or (inner.callee.text == "log_range" and values[0].value <= 0):
         expected = "low and high, low not above high" + (" and above 0" if inner.callee.text == "log_range" else "")
-        raise messages.error("N307", f"{inner.callee.text} takes {expected}", inner.span)
+        form = "HPO(range(low, high, step=…))" if inner.callee.text == "range" else "HPO(log_range(low, high))"
+        raise messages.error("N307", f"{inner.callee.text} takes {expected}", inner.span, hint=f"write {form}")
     if "step" in named:
         step = evaluate(named["step"].value, scope, messages)
         if not _number(step) or step.value <= 0:

@@ -135,8 +135,7 @@ class Brackets(Cursor):
             self._skip_token(open_brackets)
         else:
             raise RecoverItem
-        self.skipped.append((begin, self.token.start))
-        self.lost = True
+        self._skipped(begin)
         if not self.token.first:
             self.doubt()
 
@@ -176,11 +175,15 @@ class Brackets(Cursor):
         """On to the next declaration, however far."""
         self.brackets.clear()
         self.nesting = self.floor = 0
-        self.lost = True
         begin = self.token.start
         self.skip_to_item()
-        self.skipped.append((begin, self.token.start))
+        self._skipped(begin)
         self.trust()
+
+    def _skipped(self, begin: int) -> None:
+        self.lost = True
+        if not self.lexer_explains:
+            self.skipped.append((begin, self.token.start))
 
     def messages(self) -> list[Diagnostic]:
         """Nothing from passages that were skipped, or misread, because of something else."""

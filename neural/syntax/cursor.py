@@ -37,6 +37,8 @@ class Cursor:
         """Mistakes, those included that may follow from one before and are not told."""
         self.lost = False
         """Something could not be read and is not in the tree, or something stands in for it."""
+        self.lexer_explains = False
+        """The last mistake was not told because the lexer tells of it."""
         self.brackets: list[Token] = []
         self._doubtful = 0
         self._tokens = self.lexer.batch()
@@ -131,12 +133,9 @@ class Cursor:
     def _follows(self, span: Span) -> bool:
         """Is a mistake here explained by one before, on the same line or by the lexer?"""
         told = self.problems[-1].primary if self.problems else None
-        return (
-            bool(told and told.span.start == span.start)
-            or span.start < self._doubtful
-            or self.lexer.explains(self.previous.start, self.token.end)
-            or (self.at("end") and self.lexer.cut_short)
-        )
+        cut = self.at("end") and self.lexer.cut_short
+        self.lexer_explains = cut or self.lexer.explains(self.previous.start, self.token.end)
+        return self.lexer_explains or span.start < self._doubtful or bool(told and told.span.start == span.start)
 
     def doubt(self) -> None:
         """After a guess: what seems wrong up to the end of this line may come from it."""

@@ -255,8 +255,13 @@ class Parser(Statements):
             hint = "write `layers:` and the statements after it; the next section ends them"
             title = "the statements of `layers:` stand without braces"
             self.problem("N118", title, self.token, "no brace belongs here", hint=hint)
-            self.floor = 0
-            return Section(self.name(key), self.body(), self.since(key))
+            self.open()
+            body = self.statements(sections=True)
+            if self.at("}"):
+                self.advance()
+            self.brackets.pop()
+            self.nesting -= 1
+            return Section(self.name(key), body, self.since(key))
         if self.at("="):
             self.instead("N108", "`layers`", ":")
             self.advance()

@@ -32,7 +32,7 @@ class Rect:
 
 
 class _Placed:
-    rect: Rect
+    __slots__ = ()
 
     def moved(self, dx: float, dy: float):
         return replace(self, rect=self.rect.moved(dx, dy))
