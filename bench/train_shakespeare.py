@@ -55,7 +55,7 @@ class NanoGpt(nn.Module):
         self.inner.load_state_dict(checkpoint["model"])
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.inner(ids, ids)[0]
+        return self.inner(ids.contiguous(), ids.contiguous())[0]
 
 
 def timed(command: list[str], folder: Path) -> dict[str, float]:
@@ -83,8 +83,7 @@ def prepare_nanogpt(source: Path, corpus: Path, work: Path) -> Path:
 
 def held_out_loss(model: nn.Module, run: Run) -> float:
     """Nats a character over all of the text that was held out."""
-    data = run.open_data()
-    batches = (to_device(batch, CPU) for batch in data.evaluation(limit=data.store.n_tokens))
+    batches = (to_device(batch, CPU) for batch in run.data.evaluation(limit=run.data.store.n_tokens))
     return round(evaluate(model.eval(), batches, run.tokenizer.byte_lengths).loss, 4)
 
 

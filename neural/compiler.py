@@ -131,7 +131,9 @@ def _choose(definitions: Definitions, name: str | None, messages: Messages) -> t
             hint=f"choose one: --network {names[0]} (or {', '.join(names[1:])})",
         )
     elif not names and not messages.errors:
-        messages.error("N009", "the file has no network", None, hint="write `network Name { input: (…) layers: … }`")
+        imported = [i for f in definitions.files for i in f.items if isinstance(i, tree.Network)]
+        hint = "a network is not imported: name the file that it stands in" if imported else "write `network Name { input: (…) layers: … }`"
+        messages.error("N009", "the file has no network", None, hint=hint)
     else:
         return definitions.networks[name or names[0]] if names else None
     return None

@@ -27,16 +27,24 @@ def explain(
     if code is None:
         titles = {c: title(c) for c in codes()}
         rows = [{"code": c, "title": t} for c, t in titles.items()]
-        print(format_json.dumps({"codes": rows}, ensure_ascii=False) if json else "\n".join(f"{c}  {t}" for c, t in titles.items()))
+        print(
+            format_json.dumps({"codes": rows}, ensure_ascii=False)
+            if json
+            else "\n".join(f"{c}  {t}" for c, t in titles.items())
+        )
         return
     known = _known(code)
     text = page(known) or ""
-    print(format_json.dumps({"code": known, "title": title(known), "text": text}, ensure_ascii=False) if json else text.rstrip())
+    print(
+        format_json.dumps({"code": known, "title": title(known), "text": text}, ensure_ascii=False)
+        if json
+        else text.rstrip()
+    )
 
 
 def _known(code: str) -> str:
     """The code as it is filed: `n402` and `402` mean N402."""
-    from neural.diagnostics.diagnostic import fail
+    from neural.diagnostics.diagnostic import Diagnostic, NeuralError
     from neural.diagnostics.near import nearest
     from neural.diagnostics.pages import codes
 
@@ -45,4 +53,5 @@ def _known(code: str) -> str:
         return wanted
     near = nearest(wanted, codes())
     hint = f"did you mean {near}? " if near else ""
-    fail("N013", f"there is no code `{code}`", hint=hint + "`neural explain` lists all codes")
+    title = f"there is no code `{code}`"
+    raise NeuralError(Diagnostic("N013", title, hint=hint + "`neural explain` lists all codes"))

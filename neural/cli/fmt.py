@@ -9,8 +9,12 @@ import typer
 
 
 def fmt(
-    files: Annotated[list[Path], typer.Argument(help="Files, folders (all .neural files in them), or - for standard input.")],
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; show what would change and exit with 1 if anything would.")] = False,
+    files: Annotated[
+        list[Path], typer.Argument(help="Files, folders (all .neural files in them), or - for standard input.")
+    ],
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; show what would change and exit with 1 if anything would.")
+    ] = False,
 ) -> None:
     """Bring programs into the one canonical style. Comments stay, and the meaning never changes.
 
@@ -68,13 +72,19 @@ def _programs(arguments: list[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for argument in arguments:
         if argument.is_dir():
-            inside = sorted(p for p in argument.rglob("*.neural") if p.is_file())
+            inside = sorted(
+                p for p in argument.rglob("*.neural") if p.is_file() and not _hidden(p.relative_to(argument))
+            )
             if not inside:
                 fail("N014", f"there is no .neural file in the folder {argument}")
             found.update(dict.fromkeys(inside))
         else:
             found[argument] = None
     return list(found)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _standard_input(check: bool) -> bool:
@@ -85,7 +95,11 @@ def _standard_input(check: bool) -> bool:
     try:
         text = sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        fail("N006", "standard input is not UTF-8 text", notes=(f"byte {error.start} is {error.object[error.start]:#04x}",))
+        fail(
+            "N006",
+            "standard input is not UTF-8 text",
+            notes=(f"byte {error.start} is {error.object[error.start]:#04x}",),
+        )
     result = formatted(text, "<standard input>")
     if check:
         return _differs(text, result, "<standard input>")

@@ -19,6 +19,8 @@ from neural.cli.show import note
 from neural.diagnostics.diagnostic import fail
 
 if TYPE_CHECKING:
+    import signal
+
     from neural.generation.generate import Generation
     from neural.training.run import Run
 
@@ -125,38 +127,39 @@ def _language_model_context(run: Run, path: Path) -> int:
 
 
 def _write(generation: Generation, prompt: str, seed: int, said: list[str], as_json: bool) -> None:
-    """Run the generation and print it, after the notes in `said`. Ctrl-C ends it where it is, with exit code 130."""
+    """Run the generation and print it, after the notes in `said`. Ctrl-C ends it after the token that it is at."""
     sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows another, and the text goes on
     streamed = not as_json and len(generation.samples) == 1
     started = time.perf_counter()
-    interrupted = False
-    try:
-        for text in said:
-            note(text)
-        if streamed:
-            _stream(generation, prompt)
-        else:
-            for _ in generation:
-                pass
-    except KeyboardInterrupt:
-        interrupted = True
+    stopped_by = _run(generation, prompt if streamed else None, said)
     speed = generation.n_tokens / (time.perf_counter() - started)
     if as_json:
         print(_json(generation, prompt, seed, speed), flush=True)
     elif not streamed:
         _emit(_titled(generation, prompt))
     note(f"{generation.n_tokens} tokens, {speed:.1f} tokens/s")
-    if interrupted:
-        raise typer.Exit(130)
+    if stopped_by is not None:
+        raise typer.Exit(128 + stopped_by)
 
 
-def _stream(generation: Generation, prompt: str) -> None:
-    try:
-        _emit(prompt)
-        for (piece,) in generation:
-            _emit(piece)
-    finally:
-        _emit("\n")
+def _run(generation: Generation, streamed: str | None, said: list[str]) -> signal.Signals | None:
+    """Generate to the end, or to a signal, which it gives; print the text on the way if there is a prompt to stream."""
+    from neural.training.signals import StopRequest
+
+    with StopRequest() as stop:
+        for line in said:
+            note(line)
+        try:
+            _emit(streamed or "")
+            for pieces in generation:
+                if streamed is not None:
+                    _emit(pieces[0])
+                if stop.signal is not None:
+                    break
+        finally:
+            if streamed is not None:
+                _emit("\n")
+    return stop.signal
 
 
 def _titled(generation: Generation, prompt: str) -> str:

@@ -25,9 +25,16 @@ def plan(
     file: File,
     sets: Set = [],  # noqa: B006
     network: NetworkName = None,
-    batch_size: Annotated[int | None, typer.Option(help="Sequences in a forward pass; by default the file's.", show_default=False)] = None,
-    context: Annotated[int | None, typer.Option(help="Tokens in a sequence; by default the most it reads.", show_default=False)] = None,
-    device: Annotated[Device | None, typer.Option(help="Whose kernels to count on; by default the file's, else cuda.", show_default=False)] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Sequences in a forward pass; by default the file's.", show_default=False)
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(help="Tokens in a sequence; by default the most it reads.", show_default=False)
+    ] = None,
+    device: Annotated[
+        Device | None,
+        typer.Option(help="Whose kernels to count on; by default the file's, else cuda.", show_default=False),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Say what a network costs: parameters, FLOPs a token, memory for training and for generating.
@@ -79,15 +86,24 @@ def _parts(plan: Plan) -> str:
 
 def _row(part: Part, plan: Plan, indent: str) -> tuple[str, ...]:
     layer = part.layer + (f" × {part.copies}" if part.copies > 1 else "")
-    numbers = (f"{part.parameters:,}", _share(part.parameters, plan.parameters)) if part.parameters else ("", "")
+    if part.parameters:
+        numbers = f"{part.parameters:,}", _share(part.parameters, plan.parameters)
+    else:
+        numbers = (f"in {part.tied_to}" if part.tied_to else "", "")
     flops = _count(part.flops // plan.context) if part.flops else ""
     return indent + part.name, indent + layer, *numbers, flops, _bytes(part.activations) if part.activations else ""
 
 
 def _work(plan: Plan) -> str:
     token = _token(plan)
-    rows = [("forward", f"{_count(plan.flops_per_token)}FLOPs"), ("training", f"{_count(plan.flops_per_token_training)}FLOPs")]
-    lines = [f"work for a {token}" + (f", {plan.context:,} tokens of context" if plan.context > 1 else ""), *_columns(rows)]
+    rows = [
+        ("forward", f"{_count(plan.flops_per_token)}FLOPs"),
+        ("training", f"{_count(plan.flops_per_token_training)}FLOPs"),
+    ]
+    lines = [
+        f"work for a {token}" + (f", {plan.context:,} tokens of context" if plan.context > 1 else ""),
+        *_columns(rows),
+    ]
     if plan.steps is not None:
         total = plan.training_tokens * plan.flops_per_token_training
         lines.append(f"  {plan.steps:,} steps of {plan.tokens_per_step:,} {token}s: {total:.2e} FLOPs")
@@ -135,7 +151,10 @@ def _memory(rows: list[tuple[str, int, str]]) -> list[str]:
 def _columns(rows: list[tuple[str, ...]], left: int = 1) -> list[str]:
     """Rows with their columns aligned: the first `left` to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    cells = [[c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))] for row in rows]
+    cells = [
+        [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        for row in rows
+    ]
     return ["  " + "  ".join(row).rstrip() for row in cells]
 
 

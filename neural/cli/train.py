@@ -36,7 +36,9 @@ def train(
     tokenizer: Annotated[
         str | None, typer.Option(help="gpt2, char, byte, or a tokenizer.json. Default: the file's `tokenizer:`.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="For all that is random. Default: the file's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="For all that is random. Default: the file's.")
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this run, from its latest whole checkpoint.", metavar="RUN")
     ] = None,
@@ -121,7 +123,7 @@ def train_run(run: Run, device: str | None, stop_at: int | None) -> Outcome:
 
 def first_word(run: Run) -> str:
     """The first word of the run's text, for samples to begin with: in the vocabulary whatever that is."""
-    ids = run.open_data().store[:64].tolist()
+    ids = run.data.store[:64].tolist()
     words = run.tokenizer.decode(ids).split()
     return words[0] if words else run.tokenizer.decode(ids[:1])
 

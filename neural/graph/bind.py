@@ -37,7 +37,7 @@ def bind(
     for argument in arguments:
         try:
             name = _name_of(owner, argument, by_name, places, messages)
-            places[name] = argument.value.span
+            places[name] = scope.origin(argument.value)
             values[name] = _accepted(by_name[name], owner, argument.value, scope, messages)
         except Poisoned:
             broken = True
@@ -87,28 +87,34 @@ def _accepted(parameter: Parameter, owner: str, expr: Expr, scope: Scope, messag
     arg = evaluate(expr, scope, messages, lambda call, s: _call(call, s, messages))
     if kind.accepts(arg.value):
         return arg
-    called = reads(expr)
+    place = scope.origin(expr)
+    called = reads(expr) and place is expr.span
+    used = () if place is expr.span else (Label(expr.span, "used here"),)
     if isinstance(arg.value, int) and abs(arg.value) > LARGEST:
-        raise messages.error("N306", "the number is too large", expr.span, "beyond 64 bits", called=called)
+        raise messages.error("N306", "the number is too large", place, "beyond 64 bits", secondary=used, called=called)
     if kind.choices and isinstance(arg.value, str):
-        help_ = suggestion(arg.value, kind.choices, expr.span, f"it takes {kind.expected}", '"')
-        if reads(expr):
+        help_ = suggestion(arg.value, kind.choices, place, f"it takes {kind.expected}", '"')
+        if called:
             help_.pop("fix", None)
         title = f"{owner}'s `{parameter.name}` cannot be {shown(arg.value)}"
-        raise messages.error("N311", title, expr.span, **help_, called=called)
-    written = f"{arg.root} = " if called and arg.root != repr(arg.value) else ""
+        raise messages.error("N311", title, place, secondary=used, called=called, **help_)
+    written = f"{arg.root} = " if reads(expr) and arg.root != repr(arg.value) else ""
     title = f"{owner}'s `{parameter.name}` takes {kind.expected}"
     hint = _whole_hint(arg.value, expr, kind)
-    raise messages.error("N311", title, expr.span, f"this is {written}{shown(arg.value)}", hint=hint, called=called)
+    label = f"this is {written}{shown(arg.value)}"
+    raise messages.error("N311", title, place, label, secondary=used, hint=hint, called=called)
 
 
 def check_quotes(expr: Expr, choices: Iterable[str], scope: Scope, messages: Messages) -> None:
     """Tell of a bare word that is one of the strings that may stand here."""
-    if isinstance(expr, Ref) and not expr.dollar and expr.name not in scope.names() and (near := meant(expr.name, (*choices, expr.name))):
-        chosen = expr.name if expr.name in choices else near
-        if chosen in choices:
-            fix = Fix(f'write "{chosen}"', (Edit(expr.span, f'"{chosen}"'),))
-            raise messages.error("N201", f"`{expr.name}` is bound nowhere", expr.span, f'did you mean the string "{chosen}"?', fix=fix)
+    if not isinstance(expr, Ref) or expr.dollar or expr.name in scope.names():
+        return
+    strings = tuple(choices)
+    chosen = expr.name if expr.name in strings else meant(expr.name, strings)
+    if chosen:
+        fix = Fix(f'write "{chosen}"', (Edit(expr.span, f'"{chosen}"'),))
+        label = f'did you mean the string "{chosen}"?'
+        raise messages.error("N201", f"`{expr.name}` is bound nowhere", expr.span, label, fix=fix)
 
 
 def _whole_hint(value: object, expr: Expr, kind: Kind) -> str | None:
@@ -125,10 +131,17 @@ def _whole_hint(value: object, expr: Expr, kind: Kind) -> str | None:
 def _call(call: Call, scope: Scope, messages: Messages) -> object:
     name = call.callee.text
     if name not in CALLS:
-        hint = f"give it a line of its own, `a = {name}(…)`, and name `a` first in this statement" if name[:1].isupper() else None
-        raise messages.error("N304", f"`{name}(…)` is not a value", call.span, "expected a number, a string or the like", hint=hint)
+        raise no_value(call, messages)
     values, _ = bind(name, parameters(CALLS[name]), call.arguments, scope, messages, call.span)
     return CALLS[name](**values)
+
+
+def no_value(call: Call, messages: Messages) -> Poisoned:
+    """Tell of a call where only values stand."""
+    name = call.callee.text
+    layer = f"give it a line of its own, `a = {name}(…)`, and name `a` first in this statement"
+    title, hint = f"`{name}(…)` is not a value", layer if name[:1].isupper() else None
+    return messages.error("N304", title, call.span, "expected a number, a string or the like", hint=hint)
 
 
 def with_defaults(declared: Iterable[Parameter], values: dict[str, Arg]) -> dict[str, Arg]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
+from math import prod
 
 from neural.diagnostics.source import Span
 from neural.graph.evaluate import identifier
 from neural.graph.graph import Block, Node, Param, Tie
-from neural.layers.layer import Layer
-from neural.layers.values import Arg, Value
+from neural.layers.arguments import LARGEST
+from neural.layers.layer import Layer, Mismatch
+from neural.layers.values import Arg, Shape, Value
 
 _SHORT = {"multi_head_attention": "attention"}
 
@@ -63,6 +65,7 @@ class BlockBuilder:
             shapes, dtype = (outward(out.shape, inputs, arguments),), out.dtype
         else:
             shapes, dtype = layer.shape(*inputs), layer.dtype(*inputs)
+            _countable(layer, inputs, shapes)
         outputs = tuple(Value(name if len(shapes) == 1 else f"{name}.{i}", s, dtype) for i, s in enumerate(shapes))
         node = Node(layer, name, tuple(v.name for v in inputs), outputs, span, repeat, arguments, weights_from, not name.startswith("%"))
         self.nodes.append(node)
@@ -104,6 +107,15 @@ class BlockBuilder:
         inputs = tuple(_rename(i, final) for i in node.inputs)
         outputs = tuple(v._replace(name=_rename(v.name, final)) for v in node.outputs)
         return replace(node, name=_rename(node.name, final), inputs=inputs, outputs=outputs)
+
+
+def _countable(layer: Layer, inputs: tuple[Value, ...], shapes: tuple[Shape, ...]) -> None:
+    """Raises Mismatch for a result or a weight with more numbers than 64 bits count."""
+    results = [tuple(a.value for a in shape if a.value is not None) for shape in shapes]
+    for sizes in (*results, *(w.shape for w in layer.weights(*inputs))):
+        if prod(sizes) > LARGEST:
+            title = f"{' × '.join(map(str, sizes))} numbers are more than 64 bits can count"
+            raise Mismatch("N412", title, hint="make it smaller")
 
 
 def _rename(name: str, final: dict[str, str]) -> str:

@@ -11,9 +11,10 @@ from neural.diagnostics.near import nearest
 from neural.diagnostics.source import Source, Span
 from neural.graph.evaluate import Scope, evaluate
 from neural.graph.messages import Messages, Poisoned
+from neural.graph.suggestions import meant
 from neural.layers.values import Arg
 from neural.syntax.parser import parse
-from neural.syntax.tree import Define, File, Import, Network, Param, Ref
+from neural.syntax.tree import Define, File, Import, Network, Param, Parameter, Ref
 
 LARGEST_FILE = 64 * 2**20
 
@@ -78,6 +79,9 @@ def _visit(source: Source, found: Definitions, messages: Messages, seen: set[Pat
                 _define(found.params, item, "parameter", messages)
             case Define():
                 _define(found.defines, item, "define", messages)
+                names: dict[str, Parameter] = {}
+                for parameter in item.parameters:
+                    _define(names, parameter, "parameter", messages)
                 if item.name.text in found.networks:
                     _twice("name", item, found.networks[item.name.text], messages)
             case Network() if main:
@@ -123,7 +127,8 @@ class FileParams:
     def _evaluate(self, name: str, ref: Ref) -> None:
         if name in self._open:
             cycle = " → ".join([*self._open[self._open.index(name) :], name])
-            raise self.messages.error("N204", f"parameters define each other in a circle: {cycle}", ref.span)
+            title = f"parameters define each other in a circle: {cycle}"
+            raise self.messages.error("N204", title, ref.span, "needs itself", hint="give one of them a value of its own")
         if name in self.sets:
             self._values[name] = self._named(name, Arg.of(self.sets[name]))
             if name not in self.declared:
@@ -156,7 +161,7 @@ class FileParams:
         """A name that is set must be a parameter, or be used by the file and left unbound."""
         for name in self.sets:
             if name not in self.declared and name not in used:
-                near = nearest(name, self.declared)
-                known = ", ".join(self.declared) or "none"
-                hint = f"did you mean `{near}`?" if near else f"this program's parameters: {known}"
+                near = meant(name, self.declared)
+                known = ", ".join(self.declared)
+                hint = f"did you mean `{near}`?" if near else f"it has {known}" if known else "it has none"
                 self.messages.error("N205", f"`--set {name}=…`: the program has no parameter `{name}`", None, hint=hint)

@@ -6,6 +6,7 @@ import keyword
 import math
 from collections.abc import Callable
 
+from neural.diagnostics.source import Span
 from neural.graph.messages import Messages, Poisoned, shown
 from neural.graph.suggestions import suggestion
 from neural.layers.arguments import LARGEST
@@ -39,9 +40,14 @@ class Scope:
         self.outer = outer
         self.outer_names = outer_names
         self.lifted: dict[str, Arg] = {}  # parameters of the file that were read
+        self.places: dict[str, Span] = {}  # where a define's parameters get their values: in its call
 
     def names(self) -> tuple[str, ...]:
         return (*self.parameters, *self.outer_names)
+
+    def origin(self, expr: Expr) -> Span:
+        """The place to change for another value."""
+        return self.places.get(expr.name, expr.span) if isinstance(expr, Ref) else expr.span
 
     def read(self, ref: Ref) -> Arg | None:
         if ref.name in self.parameters:

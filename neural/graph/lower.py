@@ -6,18 +6,18 @@ from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 
 from neural.diagnostics.diagnostic import Edit, Fix, Label
-from neural.diagnostics.near import nearest
 from neural.diagnostics.source import Span
 from neural.graph import shorthand
-from neural.graph.bind import bind, with_defaults
+from neural.graph.bind import bind, check_quotes, no_value, with_defaults
 from neural.graph.builder import BlockBuilder
 from neural.graph.definitions import Definitions, FileParams
 from neural.graph.evaluate import Scope, evaluate, identifier
 from neural.graph.graph import Block, Node, Param, Tie
-from neural.graph.messages import Messages, Poisoned
+from neural.graph.messages import Messages, Poisoned, shown
+from neural.graph.suggestions import suggestion
 from neural.layers import REGISTRY
 from neural.layers.arguments import SIZE, Kind, Parameter, parameters
-from neural.layers.layer import Composite, Mismatch
+from neural.layers.layer import Composite, Layer, Mismatch
 from neural.layers.merging import Add
 from neural.layers.values import Arg, Value, draw, same
 from neural.syntax.tree import Argument, Call, Define, Literal, Ref, Statement
@@ -36,6 +36,7 @@ class Frame:
     builder: BlockBuilder
     values: dict[str, Value | None]  # by the author's names; None after a mistake
     layers: dict[str, Node] = field(default_factory=dict)
+    coming: set[str] = field(default_factory=set)  # names that statements give; those below are not values yet
 
     def read(self, name: str) -> Value:
         if self.values[name] is None:
@@ -58,6 +59,7 @@ class Lowering:
 
     def body(self, statements: tuple[Statement, ...], running: Value | None, frame: Frame) -> Value | None:
         """Lower statements in turn; the value of the last, None after a mistake."""
+        frame.coming |= {s.name.text for s in statements if s.name}
         i = 0
         while i < len(statements):
             statement = statements[i]
@@ -68,7 +70,7 @@ class Lowering:
             except Poisoned:
                 out = None
             except Mismatch as mismatch:
-                self._tell(mismatch, statement)
+                self._tell(mismatch, statement, {}, frame)
                 out = None
             if run > 1 and self._repeats(statement, running, out, first, frame):
                 node = frame.builder.repeat(frame.builder.nodes[-1], Arg.of(run))
@@ -91,17 +93,26 @@ class Lowering:
         name = statement.name.text
         if name == "input" or name in frame.values or name in frame.scope.parameters:
             what = "a value" if name in frame.values or name == "input" else "a parameter"
-            self.messages.error("N203", f"`{name}` is {what} already", statement.name.span, "a second meaning", hint="choose another name")
+            label = "a second meaning"
+            self.messages.error("N203", f"`{name}` is {what} already", statement.name.span, label, hint="choose another name")
         else:
             frame.values[name] = out
         if len(frame.builder.nodes) > first:
             frame.layers[name] = frame.builder.nodes[-1]
 
-    def _tell(self, mismatch: Mismatch, statement: Statement) -> None:
-        at = next((a.value.span for a in statement.arguments if a.name and a.name.text == mismatch.argument), None)
-        if at is None and mismatch.argument:
-            at = next((a.value.span for a in statement.arguments if a.name is None and not isinstance(a.value, Ref)), None)
-        self.messages.error(mismatch.code, mismatch.title, at or statement.layer.span, mismatch.label, hint=mismatch.hint)
+    def _tell(self, mismatch: Mismatch, statement: Statement, places: dict[str, Span], frame: Frame) -> None:
+        """A mismatch at the argument that it names, else at the layer with the shapes of the values that it reads."""
+        at, seen = places.get(mismatch.argument), ()
+        inside = at and at.source is statement.span.source and statement.span.start <= at.start < statement.span.end
+        if at is not None and not inside:
+            seen = (Label(statement.layer.span, "in this layer"),)
+        elif at is None:
+            values = [a for a in statement.arguments if a.name is None and isinstance(a.value, Ref) and not a.value.dollar]
+            known = [(a.span, frame.values.get(a.value.name)) for a in values]
+            seen = tuple(Label(span, draw(v.shape)) for span, v in known if v) if len(known) > 1 else ()
+        place = at or statement.layer.span
+        called = at is None or bool(inside)
+        self.messages.error(mismatch.code, mismatch.title, place, mismatch.label, secondary=seen, hint=mismatch.hint, called=called)
 
     def _statement(self, statement: Statement, running: Value | None, frame: Frame) -> Value:
         name = statement.layer.text
@@ -114,10 +125,9 @@ class Lowering:
             return self._call(self.definitions.defines[name], statement, inputs, arguments, frame)
         if name in REGISTRY:
             return self._layer(REGISTRY[name], statement, inputs, arguments, frame)
-        near = nearest(name, [*self.definitions.defines, *REGISTRY, "Residual"])
-        fix = near and Fix(f"rename it to `{near}`", (Edit(statement.layer.span, near),))
-        hint = f"did you mean `{near}`?" if near else f"write `define {name}(…) {{ … }}`, or import the file that has it"
-        raise self.messages.error("N207", f"there is no layer `{name}`", statement.layer.span, "unknown", hint=hint, fix=fix)
+        known = [*self.definitions.defines, *REGISTRY, "Residual"]
+        help_ = suggestion(name, known, statement.layer.span, f"write `define {name}(…) {{ … }}`, or import the file that has it")
+        raise self.messages.error("N207", f"there is no layer `{name}`", statement.layer.span, **help_)
 
     def _inputs(self, statement: Statement, running: Value | None, frame: Frame) -> tuple[tuple[Value | None, ...], tuple[Argument, ...]]:
         """The values that the first positional arguments name, and the arguments that are left."""
@@ -131,12 +141,26 @@ class Lowering:
         for argument in rest:
             late = argument.value
             if argument.name is None and isinstance(late, Ref) and not late.dollar and late.name in frame.values:
-                raise self.messages.error("N208", f"the value `{late.name}` stands behind an argument", argument.span, hint="values come first")
+                if isinstance(rest[0].value, Call):
+                    raise no_value(rest[0].value, self.messages)
+                first = Label(rest[0].span, "an argument")
+                hint = f"values come first: `{statement.layer.text}({late.name}, …)`"
+                title = f"the value `{late.name}` stands behind an argument"
+                raise self.messages.error("N208", title, argument.span, secondary=(first,), hint=hint)
             if argument.name is None and isinstance(late, Ref) and not late.dollar and late.name not in frame.scope.names():
-                near = nearest(late.name, [*frame.values, *frame.scope.names()])
-                hint = f"did you mean `{near}`?" if near else "name a value with `name = Layer(…)` above, or a parameter"
-                raise self.messages.error("N209", f"no value and no parameter is called `{late.name}`", late.span, hint=hint)
+                self._no_value(late, statement, frame)
         return tuple(named) or (running,), rest
+
+    def _no_value(self, ref: Ref, statement: Statement, frame: Frame) -> None:
+        choices = [c for p in parameters(REGISTRY.get(statement.layer.text, Frame)) for c in p.kind.choices]
+        check_quotes(ref, choices, frame.scope, self.messages)
+        title = f"no value and no parameter is called `{ref.name}`"
+        if ref.name in frame.coming:
+            hint = "move its statement above this one"
+            raise self.messages.error("N209", title, ref.span, "it is made further down", hint=hint)
+        known = [*frame.values, *frame.scope.names()]
+        help_ = suggestion(ref.name, known, ref.span, "name a value with `name = Layer(…)` above, or a parameter")
+        raise self.messages.error("N209", title, ref.span, **help_)
 
     def _special(self, statement: Statement, frame: Frame) -> tuple[str | None, Node | None, Argument | None]:
         """`weights="…"` and `tied_to=name`: the file, the layer, and where it is named."""
@@ -146,7 +170,8 @@ class Lowering:
                 continue
             if argument.name.text == "weights":
                 if not isinstance(argument.value, Literal) or not isinstance(argument.value.value, str):
-                    raise self.messages.error("N312", "`weights` takes the name of a file", argument.value.span)
+                    hint = 'write it in quotes: `weights="model.safetensors"`'
+                    raise self.messages.error("N312", "`weights` takes the name of a file", argument.value.span, hint=hint)
                 weights = argument.value.value
                 self.check_weights(weights, argument.value.span)
                 continue
@@ -154,9 +179,14 @@ class Lowering:
             place = argument
             tied = frame.layers.get(ref.name) if isinstance(ref, Ref) else None
             if tied is None:
-                near = nearest(ref.name, frame.layers) if isinstance(ref, Ref) else None
-                hint = f"did you mean `{near}`?" if near else "name a layer above: `tokens = Embedding(…)`, then `tied_to=tokens`"
-                raise self.messages.error("N210", "`tied_to` takes the name of a layer above in the same block", ref.span, hint=hint)
+                name = ref.name if isinstance(ref, Ref) else ref.value if isinstance(ref, Literal) else None
+                otherwise = "name a layer above, in the same block: `tokens = Embedding(…)`, then `tied_to=tokens`"
+                help_ = {"hint": otherwise}
+                if isinstance(name, str):
+                    help_ = suggestion(name, frame.layers, ref.span, otherwise)
+                if name in frame.layers:
+                    help_ = {"label": "without quotes", "fix": Fix(f"write `{name}`", (Edit(ref.span, name),))}
+                raise self.messages.error("N210", "`tied_to` takes the name of a layer", ref.span, **help_)
         return weights, tied, place
 
     def check_weights(self, file: str, span: Span) -> None:
@@ -169,7 +199,8 @@ class Lowering:
             return None
         count = evaluate(statement.repeat, scope, self.messages)
         if not SIZE.accepts(count.value):
-            raise self.messages.error("N313", f"a statement is repeated {SIZE.expected} times", statement.repeat.span, f"this is {count.value!r}")
+            label = f"this is {shown(count.value)}"
+            raise self.messages.error("N313", f"a count is {SIZE.expected}", statement.repeat.span, label, called=True)
         return count
 
     # Layers
@@ -177,18 +208,24 @@ class Lowering:
     def _layer(self, cls: type, statement: Statement, inputs: tuple[Value | None, ...], arguments, frame: Frame) -> Value:
         name = statement.layer.text
         declared = parameters(cls)
-        given, _ = bind(name, declared, arguments, frame.scope, self.messages, statement.layer.span, skip=lambda n: n in SPECIAL)
+        given, places = bind(name, declared, arguments, frame.scope, self.messages, statement.layer.span, skip=lambda n: n in SPECIAL)
         weights, tied, place = self._special(statement, frame)
         repeat = self._repeat(statement, frame.scope)
         self._arity(cls, name, inputs, statement)
-        known = _known(inputs)
+        known = self._readable(cls, inputs, statement)
         layer = cls(**with_defaults(declared, given))
+        if repeat is not None and tied is None and len(known) == 1 and isinstance(layer, Layer) and layer.effects(*known):
+            return self._repeated(replace(statement, arguments=arguments), known[0], repeat, frame)
         own = statement.name.text if statement.name else None
-        if isinstance(layer, Composite):
-            block, passed = self._composite(layer, name, known, given)
-            node = frame.builder.add(block, known, name=own, kind=name, span=statement.span, arguments=passed, weights_from=weights)
-        else:
-            node = frame.builder.add(layer, known, name=own, kind=name, span=statement.span, weights_from=weights)
+        try:
+            if isinstance(layer, Composite):
+                block, passed = self._composite(layer, name, known, given)
+                node = frame.builder.add(block, known, name=own, kind=name, span=statement.span, arguments=passed, weights_from=weights)
+            else:
+                node = frame.builder.add(layer, known, name=own, kind=name, span=statement.span, weights_from=weights)
+        except Mismatch as mismatch:
+            self._tell(mismatch, statement, places, frame)
+            raise Poisoned from None
         if tied is not None:
             self._tie(node, tied, place, known, frame)
         return self._counted(node, repeat, known, statement, frame)
@@ -197,8 +234,17 @@ class Lowering:
         low, high = cls.arity
         if not low <= len(inputs) <= high:
             wanted = f"{low} or more values" if high > 9 else f"{low} to {high} values" if high > low else f"{low} value{'s' * (low != 1)}"
-            hint = f"name them: `a = …`, `b = …`, then `{name}(a, b)`" if low > 1 else None
-            raise self.messages.error("N403", f"{name} takes {wanted}, and has {len(inputs)}", statement.span, hint=hint)
+            joined = "join them first: `Concatenate(a, b)` or `Add(a, b)`"
+            hint = f"name them: `a = …`, `b = …`, then `{name}(a, b)`" if low > 1 else joined
+            raise self.messages.error("N403", f"{name} takes {wanted}, and has {len(inputs)}", statement.layer.span, hint=hint)
+
+    def _readable(self, cls: type, inputs: tuple[Value | None, ...], statement: Statement) -> tuple[Value, ...]:
+        """The inputs, when they are known and none is ids that this layer would take for numbers."""
+        known = _known(inputs)
+        if any(v.dtype == "int64" for v in known) and not cls.takes_ids:
+            title = f"{statement.layer.text} takes numbers, and this input is token ids"
+            raise self.messages.error("N405", title, statement.layer.span, hint="put an Embedding between the input and this layer")
+        return known
 
     def _tie(self, node: Node, source: Node, place: Argument, inputs: tuple[Value, ...], frame: Frame) -> None:
         values = {v.name: v for v in (*frame.builder.inputs, *(v for n in frame.builder.nodes for v in n.outputs))}
@@ -207,7 +253,8 @@ class Lowering:
             own = {} if isinstance(n.layer, Block) else {w.name: w.shape for w in n.layer.weights(*(values[i] for i in n.inputs))}
             shapes.append(own.get("weight") if n.repeat is None else None)
         if None in shapes or any(len(s) != 2 for s in shapes):
-            raise self.messages.error("N210", "only layers with one matrix share it: Dense, Output and Embedding", place.value.span)
+            title = "only layers with one matrix share it: Dense, Output and Embedding"
+            raise self.messages.error("N210", title, place.value.span, secondary=_seen(source, "this has none") if shapes[0] is None else ())
         if shapes[0] != shapes[1] and shapes[0] != shapes[1][::-1]:
             title = f"a weight of {shapes[1]} cannot be one of {shapes[0]}"
             raise self.messages.error("N413", title, place.value.span, "the other layer's", secondary=_seen(source, f"this is {shapes[0]}"))
@@ -221,14 +268,14 @@ class Lowering:
         if repeat is None:
             return out
         if len(inputs) != 1:
-            raise self.messages.error("N414", "a repeated statement reads one value, its own result", statement.repeat.span)
+            title = "a repeated statement reads one value, its own result"
+            raise self.messages.error("N414", title, statement.repeat.span, f"this one reads {len(inputs)}")
         if not same(inputs[0].shape, out.shape) or inputs[0].dtype != out.dtype:
             title = f"a repeated statement keeps its input's shape, and this makes {draw(out.shape)} of {draw(inputs[0].shape)}"
-            raise self.messages.error("N414", title, statement.layer.span, hint="repeat it without a change of width")
+            hint = "let it end with the shape that it began with"
+            raise self.messages.error("N414", title, statement.layer.span, hint=hint)
         if any(t.target == node.name for t in frame.builder.ties):
             raise self.messages.error("N414", "copies have weights of their own, and this one's is tied", statement.repeat.span)
-        if not isinstance(node.layer, Block) and node.layer.effects(*inputs):
-            raise self.messages.error("N414", f"{statement.layer.text} is repeated inside a `define`", statement.repeat.span, hint="wrap it: `define`")
         return frame.builder.repeat(node, repeat).outputs[0]
 
     # Blocks
@@ -237,9 +284,9 @@ class Lowering:
         shortcut = self._shortcut(statement)
         repeat = self._repeat(statement, frame.scope)
         if not statement.body:
-            raise self.messages.error("N206", "Residual needs a body", statement.layer.span, hint="write `Residual { … }`")
+            raise self.messages.error("N206", "Residual needs a body", statement.layer.span, "empty", hint="write `Residual { … }`")
         if repeat is not None:
-            return self._repeated_residual(statement, running, repeat, frame)
+            return self._repeated(statement, running, repeat, frame)
         body = self.body(statement.body, running, frame)
         if running is None or body is None:
             raise Poisoned
@@ -250,7 +297,9 @@ class Lowering:
             last = Label(statement.body[-1].layer.span, f"the body ends with {out}")
             hint = "end the body with the width that it began with, or project: `Residual(shortcut=Dense(…)) { … }`"
             title = f"a residual adds {into} and {out}"
-            raise self.messages.error("N401", title, statement.layer.span, f"enters with {into}", secondary=(last,), hint=hint)
+            first = f"enters with {into}" if shortcut is None else f"the shortcut gives {into}"
+            place = shortcut.layer.span if shortcut else statement.layer.span
+            raise self.messages.error("N401", title, place, first, secondary=(last,), hint=hint)
         own = statement.name.text if statement.name else None
         return frame.builder.add(Add(), (running, body), name=own, kind="Add", span=statement.span).outputs[0]
 
@@ -263,12 +312,14 @@ class Lowering:
             return Statement(None, call.callee, call.arguments, None, None, call.span)
         return None
 
-    def _repeated_residual(self, statement: Statement, running: Value | None, repeat: Arg, frame: Frame) -> Value:
+    def _repeated(self, statement: Statement, running: Value | None, repeat: Arg, frame: Frame) -> Value:
         """Copies need a class of their own: a define without a name."""
         if running is None:
             raise Poisoned
-        name = "".join(p.capitalize() for p in (statement.name.text if statement.name else "residual_block").split("_"))
+        kind = f"{statement.layer.text}Block"
+        name = "".join(p.capitalize() for p in statement.name.text.split("_")) if statement.name else kind
         scope = Scope({}, lambda ref: frame.scope.read(ref).named(identifier(ref.name)), frame.scope.names())
+        scope.places = frame.scope.places
         inner = self._inward(running, [], scope)
         builder = BlockBuilder((inner,))
         child = Frame(scope, builder, {"input": inner})
@@ -280,7 +331,7 @@ class Lowering:
         passed += [(identifier(n), frame.scope.read(Ref(n, True, statement.span))) for n in scope.lifted]
         block = builder.finish(name, tuple(params), out)
         own = statement.name.text if statement.name else None
-        node = frame.builder.add(block, (running,), name=own, kind="ResidualBlock", span=statement.span, arguments=tuple(passed))
+        node = frame.builder.add(block, (running,), name=own, kind=kind, span=statement.span, arguments=tuple(passed))
         return self._counted(node, repeat, (running,), statement, frame)
 
     def _call(self, define: Define, statement: Statement, inputs: tuple[Value | None, ...], arguments, frame: Frame) -> Value:
@@ -291,24 +342,32 @@ class Lowering:
             circle = " → ".join([*self._open, name][-4:])
             raise self.messages.error("N213", f"`{name}` is made of itself: {circle}", statement.layer.span, "recursion never ends")
         declared = tuple(Parameter(p.name.text, ANYTHING, MISSING if p.default is None else None, "") for p in define.parameters)
-        given, _ = bind(name, declared, arguments, frame.scope, self.messages, statement.layer.span, skip=lambda n: n in SPECIAL)
+        given, places = bind(name, declared, arguments, frame.scope, self.messages, statement.layer.span, skip=lambda n: n in SPECIAL)
         weights, tied, place = self._special(statement, frame)
         if tied is not None:
             raise self.messages.error("N210", "a define has no weight of its own to share", place.span)
         repeat = self._repeat(statement, frame.scope)
         if len(inputs) != 1:
-            raise self.messages.error("N403", f"{name} takes 1 value, and has {len(inputs)}", statement.span)
+            hint = "join them first: `Concatenate(a, b)` or `Add(a, b)`"
+            raise self.messages.error("N403", f"{name} takes 1 value, and has {len(inputs)}", statement.layer.span, hint=hint)
         known = _known(inputs)
-        block, passed = self._instantiate(define, known[0], given, frame)
+        self.messages.calls.append(statement.layer.span)
+        try:
+            block, passed = self._instantiate(define, known[0], given, places, frame)
+        finally:
+            self.messages.calls.pop()
         own = statement.name.text if statement.name else None
         node = frame.builder.add(block, known, name=own, kind=name, span=statement.span, arguments=passed, weights_from=weights)
         return self._counted(node, repeat, known, statement, frame)
 
-    def _instantiate(self, define: Define, outer: Value, given: dict[str, Arg], frame: Frame) -> tuple[Block, tuple]:
+    def _instantiate(
+        self, define: Define, outer: Value, given: dict[str, Arg], places: dict[str, Span], frame: Frame
+    ) -> tuple[Block, tuple]:
         """A define with its parameters' values and its input's shape settled."""
         name = define.name.text
         bound: dict[str, Arg | None] = {n: Arg(a.value, identifier(n), a.root) for n, a in given.items()}
         scope = Scope(bound, self.params.read, self.params.scope.outer_names)
+        scope.places = places
         params = self._parameters(define, given, scope)
         inner = self._inward(outer, [(n, bound[n], given[n]) for n in given], scope, self._widths(define))
         builder = BlockBuilder((inner,))
@@ -411,11 +470,11 @@ class Lowering:
     def check_uncalled(self) -> None:
         """Tell the mistakes of defines that were never lowered, as far as they show without values."""
         for name, define in self.definitions.defines.items():
+            if not define.body:
+                self.messages.error("N206", f"the define `{name}` is empty", define.name.span, hint="give it a layer")
             if name in self.lowered:
                 continue
             scope = Scope({p.name.text: None for p in define.parameters}, self.params.read, self.params.scope.outer_names)
-            if not define.body:
-                self.messages.error("N206", f"the define `{name}` is empty", define.name.span, hint="give it a layer")
             self._open.append(name)
             self.body(self.statements_of(define), None, Frame(scope, BlockBuilder(()), {"input": None}))
             self._open.pop()

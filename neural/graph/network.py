@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
+from neural.diagnostics.diagnostic import Label
 from neural.diagnostics.source import Span
 from neural.graph import shorthand
 from neural.graph.builder import BlockBuilder
 from neural.graph.definitions import Definitions, FileParams
 from neural.graph.evaluate import Scope, evaluate, identifier
-from neural.graph.graph import Block, Network, Node, Param, Placed, primitives
+from neural.graph.graph import Block, Network, Node, Param, Placed, count_parameters, primitives
 from neural.graph.lower import Frame, Lowering
-from neural.graph.messages import Messages, Poisoned
+from neural.graph.messages import Messages, Poisoned, shown
 from neural.graph.sections import CROSS_ENTROPIES, check_keys, lower_settings
 from neural.graph.settings import Settings
 from neural.layers.activation import Activation
-from neural.layers.arguments import SIZE
+from neural.layers.arguments import LARGEST, SIZE
 from neural.layers.attention import Attention
 from neural.layers.dense import Dense
 from neural.layers.effects import Positions, Rotary
@@ -34,8 +36,7 @@ def lower_network(definitions: Definitions, params: FileParams, network: tree.Ne
     settings = lower_settings(sections, scope, messages)
     inputs = _inputs(sections, network, scope, messages)
     layers = sections["layers"].value if "layers" in sections else ()
-    if not layers:
-        messages.error("N512", f"the network `{network.name.text}` has no layers", network.name.span, hint="add `layers:` and statements below it")
+    _check_whole(network, sections, messages)
     statements = shorthand.residuals(tuple(layers), messages)
     if settings.loss in CROSS_ENTROPIES:
         statements = shorthand.softmax_head(statements, messages)
@@ -48,14 +49,32 @@ def lower_network(definitions: Definitions, params: FileParams, network: tree.Ne
     return _described(block, settings, sections, network, messages)
 
 
+def _check_whole(network: tree.Network, sections: dict, messages: Messages) -> None:
+    """Tell what a network cannot do without."""
+    name, missing = network.name, []
+    if "input" not in sections:
+        missing.append(("no input", "add `input: (1024,)`: its shape without the batch"))
+    if "layers" not in sections or not sections["layers"].value:
+        missing.append(("no layers", "add `layers:` and statements below it"))
+    if missing:
+        title = f"the network `{name.text}` has {' and '.join(m[0] for m in missing)}"
+        messages.error("N512", title, name.span, hint="; ".join(m[1] for m in missing))
+
+
 def _inputs(sections: dict, network: tree.Network, scope: Scope, messages: Messages) -> tuple[tuple[str, tuple[Arg, ...], Span], ...]:
     """Name, shape without the batch, and place of each input."""
     if "input" not in sections:
-        messages.error("N512", f"the network `{network.name.text}` has no input", network.name.span, hint="add `input: (1024,)`: its shape without the batch")
         return ()
     value = sections["input"].value
     entries = [(e.key.text, e.value) for e in value.entries] if isinstance(value, tree.Map) else [("input", value)]
     found = []
+    seen: dict[str, Span] = {}
+    for entry in value.entries if isinstance(value, tree.Map) else ():
+        key = entry.key
+        if key.text in seen:
+            first = (Label(seen[key.text], "first here"),)
+            messages.error("N513", f"the input `{key.text}` stands twice", key.span, "again here", secondary=first)
+        seen.setdefault(key.text, key.span)
     for name, expr in entries:
         try:
             found.append((name, _input_shape(expr, scope, messages), expr.span))
@@ -69,13 +88,17 @@ def _inputs(sections: dict, network: tree.Network, scope: Scope, messages: Messa
 def _input_shape(expr: tree.Expr, scope: Scope, messages: Messages) -> tuple[Arg, ...]:
     if not isinstance(expr, tree.Sequence):
         evaluate(expr, scope, messages)
-        raise messages.error("N513", "an input is a shape in brackets, without the batch", expr.span, hint=f"write `({expr.span.text},)`")
+        hint = f"write `({expr.span.text},)`" if isinstance(expr, tree.Literal | tree.Ref) else "write `(1024,)`"
+        raise messages.error("N513", "an input is a shape in brackets, without the batch", expr.span, hint=hint)
     axes = [evaluate(i, scope, messages) for i in expr.items]
     for axis, item in zip(axes, expr.items, strict=True):
         if not SIZE.accepts(axis.value):
-            raise messages.error("N513", f"an axis of an input is {SIZE.expected}", item.span, f"this is {axis.value!r}")
+            hint = "leave the batch out: it has no length yet" if axis.value is None else None
+            raise messages.error("N513", f"an axis of an input is {SIZE.expected}", item.span, f"this is {shown(axis.value)}", hint=hint)
     if not axes:
         raise messages.error("N513", "an input has at least one axis", expr.span, hint="write `input: (1024,)`")
+    if prod(a.value for a in axes) > LARGEST:
+        raise messages.error("N412", "this input has more numbers than 64 bits can count", expr.span, hint="make it smaller")
     return tuple(axes)
 
 
@@ -84,13 +107,27 @@ def _block(lowering: Lowering, network, statements, inputs, scope: Scope, params
     builder = BlockBuilder(values)
     known: dict[str, Value | None] = {name: None for name, _, _ in inputs}
     known |= {name: v for (name, shape, _), v in zip([i for i in inputs if i[1]], values, strict=True)}
-    known.setdefault("input", next(iter(known.values()), None))
-    out = lowering.body(statements, known["input"], Frame(scope, builder, known))
+    if len(inputs) == 1:
+        known["input"] = known[inputs[0][0]]
+    elif inputs and not _names_a_value(statements, known, messages):
+        return None
+    out = lowering.body(statements, known.get("input"), Frame(scope, builder, known))
     if out is None or not inputs:
         return None
     block = builder.finish(identifier(network.name.text), _params(scope, params), out)
     lowering.warn_of_unread(block)
     return block
+
+
+def _names_a_value(statements, known: dict[str, Value | None], messages: Messages) -> bool:
+    """Whether the first statement says which of several inputs it reads. Told where it does not."""
+    first = statements[0] if statements else None
+    if first is None or "input" in known or any(isinstance(a.value, tree.Ref) and a.value.name in known for a in first.arguments):
+        return True
+    names = list(known)
+    title = f"the network has {len(names)} inputs, and this layer names none"
+    messages.error("N403", title, first.layer.span, hint=f"write `{first.layer.text}({names[0]}, …)`")
+    return False
 
 
 def _input_value(name: str, shape: tuple[Arg, ...], statements, count: int) -> Value:
@@ -151,12 +188,14 @@ def _described(block: Block, settings: Settings, sections: dict, network: tree.N
     models_language = ids and classifies and len(out.shape) == 3 and out.shape[1].axis == "T" and out.shape[-1].value == vocabulary
     causal = bool(attentions) and all(a.causal.value for a in attentions) and not any(p.node.layer.mixes_positions for p in nodes)
     _check_head(block, out, settings, sections, classifies, messages)
+    if count_parameters(block) > LARGEST:
+        title = f"the network has {count_parameters(block):,} parameters, more than 64 bits can count"
+        messages.error("N412", title, sections["layers"].key.span, hint="make it smaller")
     sequence = _sequence(block, nodes, messages)
     if models_language and attentions and not all(a.causal.value for a in attentions):
-        messages.warning(
-            "N606", "a language model whose attention is not causal sees the tokens that it is to predict", sections["layers"].key.span,
-            hint="write `causal=true` in its attention",
-        )  # fmt: skip
+        place = next(filter(None, _looking_ahead(block)), sections["layers"].key.span)
+        title = "a language model whose attention is not causal sees the tokens that it is to predict"
+        messages.warning("N606", title, place, "looks ahead", hint="write `causal=true` in its attention")
     if models_language and settings.tokenizer in TOKENIZER_SIZES and vocabulary < TOKENIZER_SIZES[settings.tokenizer]:
         needed = TOKENIZER_SIZES[settings.tokenizer]
         title = f'the tokenizer "{settings.tokenizer}" has {needed} ids, and the vocabulary has {vocabulary}'
@@ -165,6 +204,16 @@ def _described(block: Block, settings: Settings, sections: dict, network: tree.N
         block, settings, source.shape[1].value if ids else None, vocabulary if models_language else None,
         cached=causal and ids and len(out.shape) == 3, classifies=classifies, init="gpt2" if attentions else "glorot", sequence=sequence,
     )  # fmt: skip
+
+
+def _looking_ahead(block: Block) -> tuple[Span | None, ...]:
+    """Where the first attention that is not causal stands, and the blocks around it."""
+    for node in block.nodes:
+        if isinstance(node.layer, Block) and (places := _looking_ahead(node.layer)):
+            return (*places, node.span)
+        if isinstance(node.layer, Attention) and not node.layer.causal.value:
+            return (node.span,)
+    return ()
 
 
 def _sequence(block: Block, nodes: list[Placed], messages: Messages) -> str | None:
@@ -189,17 +238,19 @@ def _check_head(block: Block, out: Value, settings: Settings, sections: dict, cl
     if settings.loss is None:
         return
     place = sections["loss"].value.span
-    if out.dtype != "float32":
-        messages.error("N515", "the network's output is ids, and a loss takes numbers", place)
-    elif classifies and _ends_in_softmax(block):
-        messages.error("N516", "the loss takes logits, and a softmax inside a define comes before it", place, "would be applied twice", hint="end the network with a Dense")
+    if classifies and (softmax := _last_softmax(block)):
+        title = f"{settings.loss} applies the softmax, and the network ends in one already"
+        loss = (Label(place, "takes logits"),)
+        span = softmax.span or place
+        messages.error("N516", title, span, "would be applied twice", secondary=loss, hint="remove this softmax: the loss takes logits")
     elif classifies and out.shape[-1].value == 1:
         hint = 'use "binary_crossentropy" for one output, or two units or more'
         messages.error("N515", f"{settings.loss} chooses among classes, and the output has one", place, hint=hint)
 
 
-def _ends_in_softmax(block: Block) -> bool:
-    node: Node = next(n for n in block.nodes if block.outputs[0] in (v.name for v in n.outputs))
-    if isinstance(node.layer, Block):
-        return _ends_in_softmax(node.layer)
-    return isinstance(node.layer, Activation | Dense) and node.layer.activation.value == "softmax"
+def _last_softmax(block: Block) -> Node | None:
+    """The softmax that the network ends in, if it does."""
+    node = next((n for n in block.nodes if block.outputs[0] in (v.name for v in n.outputs)), None)
+    if node is None or isinstance(node.layer, Block):
+        return node and _last_softmax(node.layer)
+    return node if isinstance(node.layer, Activation | Dense) and node.layer.activation.value == "softmax" else None

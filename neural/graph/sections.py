@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields
 
-from neural.diagnostics.diagnostic import Edit, Fix, Label
-from neural.diagnostics.near import nearest
-from neural.graph.bind import bind, with_defaults
+from neural.diagnostics.diagnostic import Label
+from neural.diagnostics.source import Span
+from neural.graph.bind import bind, check_quotes, with_defaults
 from neural.graph.evaluate import Scope, evaluate
-from neural.graph.messages import Messages, Poisoned
+from neural.graph.messages import Messages, Poisoned, shown
 from neural.graph.settings import Choice, Settings, Train
+from neural.graph.suggestions import suggestion
 from neural.layers.arguments import BOOLEAN, COUNT, NOT_NEGATIVE, POSITIVE, RATE, SIZE, Kind, Parameter, argument, choice, parameters
 from neural.layers.values import Arg
-from neural.syntax.tree import Argument, Call, Literal, Map, Network, Section, Sequence
+from neural.syntax.tree import Argument, Call, Literal, Map, Network, Ref, Section, Sequence
 
 SECTIONS = ("input", "layers", "loss", "optimizer", "lr_schedule", "metrics", "tokenizer", "data", "train", "execution")
 
@@ -83,10 +84,8 @@ def check_keys(network: Network, messages: Messages) -> dict[str, Section]:
     for section in network.sections:
         key = section.key.text
         if key not in SECTIONS:
-            near = nearest(key, SECTIONS)
-            fix = near and Fix(f"rename it to `{near}`", (Edit(section.key.span, near),))
-            hint = f"did you mean `{near}`?" if near else f"a network has {', '.join(SECTIONS)}"
-            messages.error("N501", f"a network has no section `{key}`", section.key.span, "unknown", hint=hint, fix=fix)
+            help_ = suggestion(key, SECTIONS, section.key.span, f"a network has {', '.join(SECTIONS)}")
+            messages.error("N501", f"a network has no section `{key}`", section.key.span, **help_)
         elif key in found:
             first = (Label(found[key].key.span, "first here"),)
             messages.error("N502", f"the section `{key}` stands twice", section.key.span, "again here", secondary=first)
@@ -124,21 +123,35 @@ def _check_together(settings: Settings, sections: dict[str, Section], messages: 
     if settings.lr_schedule and "lr_schedule" in sections:
         rate, low = settings.optimizer.arguments["learning_rate"], settings.lr_schedule.arguments.get("min_learning_rate") or 0
         if low > rate:
-            span = sections["lr_schedule"].value.span
-            messages.error("N508", f"the schedule's minimum {low} is above the learning rate {rate}", span, hint="lower it")
+            span = _place(sections["lr_schedule"], "min_learning_rate")
+            given = "optimizer" in sections and _place(sections["optimizer"], "learning_rate")
+            second = (Label(given, "the learning rate"),) if given else ()
+            title = f"the schedule's minimum {low} is above the learning rate {rate}"
+            messages.error("N508", title, span, "the minimum", secondary=second, hint="lower the minimum, or raise the rate")
     if settings.train.steps and settings.train.epochs:
-        span = sections["train"].key.span
-        messages.error("N507", "`steps` and `epochs` both say how long to train", span, hint="keep one of them")
+        span, first = _place(sections["train"], "epochs"), Label(_place(sections["train"], "steps"), "and so does this")
+        title = "`steps` and `epochs` both say how long to train"
+        messages.error("N507", title, span, "this says it", secondary=(first,), hint="keep one of them")
+
+
+def _place(section: Section, name: str) -> Span:
+    """Of an argument or a key in a section, else of the section's value."""
+    value = section.value
+    written = value.arguments if isinstance(value, Call) else value.entries if isinstance(value, Map) else ()
+    named = {(a.name if isinstance(a, Argument) else a.key): a for a in written}
+    return next((a.value.span for n, a in named.items() if n and n.text == name), value.span)
 
 
 def _named(value, what: str, names: tuple[str, ...], code: str, scope: Scope, messages: Messages) -> str:
+    check_quotes(value, names, scope, messages)
     arg = evaluate(value, scope, messages)
     if arg.value in names:
         return arg.value
-    near = nearest(arg.value, names) if isinstance(arg.value, str) else None
-    fix = near and isinstance(value, Literal) and Fix(f'write "{near}"', (Edit(value.span, f'"{near}"'),)) or None
-    hint = f'did you mean "{near}"?' if near else f"known: {', '.join(names)}"
-    raise messages.error(code, f"there is no {what} {arg.value!r}", value.span, "unknown", hint=hint, fix=fix)
+    known = f"known: {', '.join(names)}"
+    if not isinstance(arg.value, str):
+        raise messages.error(code, f"a {what} is named by a string", value.span, f"this is {shown(arg.value)}", hint=known)
+    help_ = suggestion(arg.value, names, value.span, known, '"')
+    raise messages.error(code, f"there is no {what} {shown(arg.value)}", value.span, **help_)
 
 
 def _choice(value, what: str, table: dict[str, type], code: str, scope: Scope, messages: Messages) -> Choice:
@@ -146,7 +159,8 @@ def _choice(value, what: str, table: dict[str, type], code: str, scope: Scope, m
         found = {n.lower(): n for n in table}.get(value.value.lower())
         return _defaults(found, table[found]) if found else _unknown(value.value, value.span, what, table, code, messages)
     if not isinstance(value, Call):
-        raise messages.error(code, f"a{'n' * (what[0] == 'o')} {what} is written as a call", value.span, hint=f"such as {next(iter(table))}()")
+        hint = f"write `{value.name}()`" if isinstance(value, Ref) else f"such as `{next(iter(table))}()`"
+        raise messages.error(code, f"a{'n' * (what[0] == 'o')} {what} is written as a call", value.span, hint=hint)
     name = value.callee.text
     if name not in table:
         return _unknown(name, value.callee.span, what, table, code, messages)
@@ -156,10 +170,9 @@ def _choice(value, what: str, table: dict[str, type], code: str, scope: Scope, m
 
 
 def _unknown(name: str, span, what: str, table: dict[str, type], code: str, messages: Messages):
-    near = nearest(name, table)
-    fix = near and Fix(f"rename it to `{near}`", (Edit(span, near),))
-    hint = f"did you mean `{near}`?" if near else f"known: {', '.join(table)}"
-    raise messages.error(code, f"there is no {what} `{name}`", span, "unknown", hint=hint, fix=fix)
+    quote = '"' if span.text[:1] in ("'", '"') else ""
+    help_ = suggestion(name, table, span, f"known: {', '.join(table)}", quote)
+    raise messages.error(code, f"there is no {what} {shown(name) if quote else f'`{name}`'}", span, **help_)
 
 
 def _defaults(name: str, cls: type) -> Choice:
@@ -168,13 +181,21 @@ def _defaults(name: str, cls: type) -> Choice:
 
 def _metrics(value, scope: Scope, messages: Messages) -> tuple[str, ...]:
     items = value.items if isinstance(value, Sequence) else (value,)
-    return tuple(_named(i, "metric", METRICS, "N506", scope, messages) for i in items)
+    found = []
+    for item in items:
+        try:
+            found.append(_named(item, "metric", METRICS, "N506", scope, messages))
+        except Poisoned:
+            continue
+    return tuple(found)
 
 
 def _text(value, key: str, scope: Scope, messages: Messages) -> str:
+    if isinstance(value, Ref):
+        check_quotes(value, (value.name,), scope, messages)
     arg = evaluate(value, scope, messages)
     if not ANY_TEXT.accepts(arg.value):
-        raise messages.error("N509", f"`{key}` takes a string", value.span, f"this is {arg.value!r}")
+        raise messages.error("N509", f"`{key}` takes a string", value.span, f"this is {shown(arg.value)}")
     return arg.value
 
 
@@ -186,9 +207,7 @@ def _map(value, key: str, declared: tuple[Parameter, ...], scope: Scope, message
     names = [p.name for p in declared]
     for a in arguments:
         if a not in known:
-            near = nearest(a.name.text, names)
-            fix = near and Fix(f"rename it to `{near}`", (Edit(a.name.span, near),))
-            hint = f"did you mean `{near}`?" if near else f"known: {', '.join(names)}"
-            messages.error("N511", f"`{key}` has no key `{a.name.text}`", a.name.span, "unknown", hint=hint, fix=fix)
+            help_ = suggestion(a.name.text, names, a.name.span, f"known: {', '.join(names)}")
+            messages.error("N511", f"`{key}` has no key `{a.name.text}`", a.name.span, **help_)
     given, _ = bind(key, declared, known, scope, messages, value.span)
     return {n: a.value for n, a in given.items()}

@@ -38,7 +38,11 @@ def residuals(statements: Statements, messages: Messages) -> Statements:
         if statement.layer.text != "Add" or statement.arguments or statement.body is not None or statement.repeat is not None:
             region.append(statement)
             continue
-        first = region[0] if region else statement
+        if not region:
+            hint = "put the layers of the residual above it, or name what is added: `Add(a, b)`"
+            messages.error("N206", "`Add()` has nothing to add: no layer stands before it", statement.span, hint=hint)
+            continue
+        first = region[0]
         opening = f"{statement.name.text} = Residual {{\n" if statement.name else "Residual {\n"
         edits = (Edit(_start(first.span), opening), Edit(statement.span, "}"))
         messages.note(

@@ -9,7 +9,7 @@ from neural.layers.dense import Dense
 from neural.layers.effects import ROTATE, Cache, CausalMask, PaddingMask, Rotary
 from neural.layers.layer import Composite, Effect, Layer, Mismatch, Sample, Shape, Site, Value, Weight, register, width
 from neural.layers.normalization import rms_normalized
-from neural.layers.values import Arg, same
+from neural.layers.values import Arg, draw, same
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,13 @@ class Attention(Layer):
 
     def shape(self, *inputs: Value) -> tuple[Shape]:
         if len(inputs) == 2:
-            raise Mismatch("N403", "Attention takes one input, or three: queries, keys and values; here are two")
+            hint = "write `Attention(q, k, v, …)`"
+            raise Mismatch("N403", "Attention takes one value, or three: queries, keys and values", label="has two", hint=hint)
         q, k, v = inputs * 3 if len(inputs) == 1 else inputs
         for value, role in ((q, "queries"), (k, "keys"), (v, "values")):
-            if len(value.shape) != 3 or value.dtype == "int64":
-                raise Mismatch("N406", f"attention takes sequences of vectors, (B, T, width), and its {role} are not")
+            if len(value.shape) != 3:
+                title = f"attention takes sequences of vectors, (B, T, width), and its {role} are {draw(value.shape)}"
+                raise Mismatch("N406", title)
         heads, kv_heads = self.num_heads.value, self.kv_heads.value
         _divides(width(q), self.num_heads, "num_heads")
         if heads % kv_heads:
@@ -109,11 +111,15 @@ class Attention(Layer):
                 "N409",
                 f"{heads} heads cannot share {kv_heads} heads of keys and values evenly",
                 argument="num_kv_heads",
+                hint=f"use a divisor of {heads}",
             )
         if not same((width(k),), (width(v),)) or width(k).value * heads != width(q).value * kv_heads:
             right = width(q).value // heads * kv_heads
-            title = f"keys are {width(k).value} wide and values {width(v).value}, and {kv_heads} heads of queries of {width(q).value} need {right}"
+            title = f"{kv_heads} heads of keys and values are {right} wide; here keys are {width(k).value} and values {width(v).value}"
             raise Mismatch("N410", title, hint=f"give keys and values {right} units")
+        if not same((k.shape[1],), (v.shape[1],)) or (self.causal.value and not same((q.shape[1],), (k.shape[1],))):
+            lengths = ", ".join(str(x.shape[1]) for x in (q, k, v))
+            raise Mismatch("N410", f"the lengths of queries, keys and values differ: {lengths}", hint="give them one length")
         if self.window.value is not None and not self.causal.value:
             raise Mismatch(
                 "N411",
@@ -126,6 +132,7 @@ class Attention(Layer):
                 "N408",
                 f"rotary positions need heads of an even width, and these are {width(q).value // heads}",
                 argument="rope",
+                hint=f"make the width a multiple of {2 * heads}, or use fewer heads",
             )
         return (q.shape,)
 
@@ -265,8 +272,9 @@ class MultiHeadAttention(Composite):
     )
 
     def body(self, build, x: Value) -> Value:
-        if len(x.shape) != 3 or x.dtype == "int64":
-            raise Mismatch("N406", "MultiHeadAttention takes a sequence of vectors, (B, T, width)")
+        if len(x.shape) != 3:
+            title = f"MultiHeadAttention takes a sequence of vectors, (B, T, width), and this is {draw(x.shape)}"
+            raise Mismatch("N406", title)
         if self.key_dim.value is None:
             _divides(width(x), self.num_heads, "num_heads")
         head = width(x).over(self.num_heads) if self.key_dim.value is None else self.key_dim

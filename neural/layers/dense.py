@@ -6,17 +6,8 @@ from dataclasses import dataclass
 
 from neural.layers.activation import ACTIVATION, ACTIVATIONS, activated
 from neural.layers.arguments import BOOLEAN, SIZE, argument
-from neural.layers.layer import Layer, Mismatch, Sample, Shape, Site, Value, Weight, register, size, width
+from neural.layers.layer import Layer, Sample, Shape, Site, Value, Weight, register, size, width
 from neural.layers.values import Arg, operand
-
-
-def _not_ids(x: Value, layer: str) -> None:
-    if x.dtype == "int64":
-        raise Mismatch(
-            "N405",
-            f"{layer} takes numbers, and this input is token ids",
-            hint="put an Embedding between the input and this layer",
-        )
 
 
 @dataclass(frozen=True)
@@ -34,7 +25,6 @@ class Dense(Layer):
     )
 
     def shape(self, x: Value) -> tuple[Shape]:
-        _not_ids(x, type(self).__name__)
         return ((*x.shape[:-1], self.units),)
 
     def weights(self, x: Value) -> tuple[Weight, ...]:

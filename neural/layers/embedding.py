@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from neural.layers.arguments import SIZE, argument, choice
 from neural.layers.effects import Positions
 from neural.layers.layer import Layer, Mismatch, Sample, Shape, Site, Value, Weight, register, size, width
-from neural.layers.values import Arg
+from neural.layers.values import Arg, draw
 
 
 @dataclass(frozen=True)
 class Embedding(Layer):
     """A row of a table for each id: int64 (B, T) → float32 (B, T, output_dim)."""
+
+    takes_ids = True
 
     input_dim: object = argument(SIZE, doc="number of rows: the size of the vocabulary")
     output_dim: object = argument(SIZE, doc="width of a row")
@@ -22,7 +24,9 @@ class Embedding(Layer):
     def shape(self, x: Value) -> tuple[Shape]:
         if x.dtype != "int64":
             raise Mismatch(
-                "N405", "Embedding takes ids, and this input is numbers", hint="an Embedding reads the network's input"
+                "N405",
+                f"Embedding takes ids, and this is numbers, {draw(x.shape)}",
+                hint="an Embedding reads an input of one axis, such as `input: (1024,)`",
             )
         return ((*x.shape, self.output_dim),)
 
@@ -66,17 +70,18 @@ class PositionalEmbedding(Layer):
         return x.shape[1] if self.max_length.value is None else self.max_length
 
     def shape(self, x: Value) -> tuple[Shape]:
-        if len(x.shape) != 3 or x.dtype == "int64":
+        if len(x.shape) != 3:
             raise Mismatch(
                 "N406",
-                f"{type(self).__name__} takes a sequence of vectors, (B, T, width)",
+                f"{type(self).__name__} takes a sequence of vectors, (B, T, width), and this is {draw(x.shape)}",
                 hint="put it after an Embedding",
             )
         if self.length(x).value < x.shape[1].value:
             title = f"positions for {self.length(x).value} tokens, and the input has up to {x.shape[1].value}"
             raise Mismatch("N407", title, argument="max_length", hint=f"write `max_length={x.shape[1].root}`")
         if self.kind.value == "sinusoidal" and width(x).value % 2:
-            raise Mismatch("N408", f"sinusoidal positions need an even width, and this is {width(x).value}")
+            title = f"sinusoidal positions need an even width, and this is {width(x).value}"
+            raise Mismatch("N408", title, argument="kind", hint="use an even width")
         return (x.shape,)
 
     def weights(self, x: Value) -> tuple[Weight, ...]:

@@ -86,6 +86,7 @@ class Layer:
     """A primitive. Subclasses are frozen dataclasses whose fields are `argument(…)`s and hold `Arg`s."""
 
     arity: ClassVar[tuple[int, int]] = (1, 1)  # the fewest and the most inputs
+    takes_ids: ClassVar[bool] = False  # True: its input is ids, not numbers
     mixes_positions: ClassVar[bool] = False  # True: what it gives for token t depends on other tokens by no mask
     inlined: ClassVar[bool] = False  # True: a sum or a product, whose operands read well in place
     samples: ClassVar[tuple[Sample, ...]] = ()
@@ -119,6 +120,7 @@ class Layer:
 class Composite:
     """A layer whose body is made of other layers."""
 
+    takes_ids: ClassVar[bool] = False
     arity: ClassVar[tuple[int, int]] = (1, 1)
     samples: ClassVar[tuple[Sample, ...]] = ()
 

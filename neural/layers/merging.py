@@ -74,9 +74,13 @@ class Concatenate(Layer):
         rank = len(inputs[0].shape)
         axis = self.axis.value % rank if -rank <= self.axis.value < rank else 0
         if axis == 0 or inputs[0].shape[axis].axis:
-            title = f"axis {self.axis.value} of {draw(inputs[0].shape)} cannot be joined"
+            there = -rank <= self.axis.value < rank
+            title = f"{draw(inputs[0].shape)} cannot be joined along axis {self.axis.value}"
             raise Mismatch(
-                "N404", title, argument="axis", hint="name an axis of fixed length, such as the last: `axis=-1`"
+                "N404",
+                title if there else f"{draw(inputs[0].shape)} has no axis {self.axis.value}",
+                argument="axis",
+                hint="name an axis of fixed length, such as the last: `axis=-1`",
             )
         first = inputs[0].shape
         total = first[axis]

@@ -50,9 +50,6 @@ class Flatten(Layer):
     def shape(self, x: Value) -> tuple[Shape]:
         return ((x.shape[0], _numbers(x, "Flatten")),)
 
-    def dtype(self, x: Value) -> str:
-        return x.dtype
-
     def numpy(self, np, w, x, state):
         return x.reshape(x.shape[0], -1)
 
@@ -74,7 +71,10 @@ class Reshape(Layer):
         known = prod(n for n in target if n != -1)
         if total % known or (-1 not in target and total != known):
             raise Mismatch(
-                "N404", f"{draw(x.shape)} has {total} numbers a row, and {target} has {known}", argument="target_shape"
+                "N404",
+                f"{draw(x.shape)} has {total} numbers a row, and {target} has {known}",
+                argument="target_shape",
+                hint="write -1 for one axis to have it worked out" if -1 not in target else None,
             )
         return ((x.shape[0], *(Arg.of(total // known if n == -1 else n) for n in target)),)
 
@@ -92,8 +92,9 @@ class _Pooling(Layer):
     mixes_positions = True
 
     def shape(self, x: Value) -> tuple[Shape]:
-        if len(x.shape) != 3 or x.dtype == "int64":
-            raise Mismatch("N406", f"{type(self).__name__} takes a sequence of vectors, (B, T, width)")
+        if len(x.shape) != 3:
+            title = f"{type(self).__name__} takes a sequence of vectors, (B, T, width), and this is {draw(x.shape)}"
+            raise Mismatch("N406", title)
         return ((x.shape[0], x.shape[2]),)
 
     def effects(self, x: Value):

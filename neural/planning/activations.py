@@ -12,7 +12,7 @@ from neural.planning.sizes import Setting
 
 @dataclass
 class _Memory:
-    """The pieces of memory that the values of one block stand in, each once. A piece is called by the node that made it."""
+    """The pieces of memory that the values of one block stand in. A piece has the name of the node that made it."""
 
     of_value: dict[str, str]  # the piece that a value stands in
     bytes: dict[str, int] = field(default_factory=dict)

@@ -1,9 +1,9 @@
 """Floating-point operations of a network.
 
-The convention is PaLM's (Chowdhery et al. 2022, appendix B) and, but for attention, that of Kaplan et al. (2020, table 1):
-matrix products alone count, a multiplication and an addition each as one; an embedding is a look-up and counts nothing;
-every query meets every key of the sequence (of its window, where it has one), a causal mask saving none; the backward
-pass does twice the work of the forward pass, and nothing is computed twice.
+The convention is PaLM's (Chowdhery et al. 2022, appendix B) and, but for attention, that of Kaplan et al. (2020,
+table 1). Matrix products alone count, a multiplication and an addition each as one; an embedding is a look-up and
+counts nothing; every query meets every key of the sequence (of its window, if it has one), a causal mask saving none.
+The backward pass does twice the work of the forward pass, and nothing is computed twice.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ class TrainingMemory:
     """Bytes that one training step needs, at its peak: the start of the backward pass.
 
     activations: what the forward pass keeps for the backward pass.
-    logits: under a cross-entropy the log-probabilities, their gradient and the logits' gradient; else output and gradient.
+    logits: under a cross-entropy the log-probabilities, their gradient and that of the logits; else the output and its
+    gradient.
     What kernels use for a moment, fragments of the allocator and the framework itself come on top.
     """
 
@@ -72,7 +73,10 @@ def logits_bytes(network: Network, setting: Setting) -> int:
 
 
 def cache_bytes(network: Network, setting: Setting, *, windowed: bool) -> int:
-    """Keys and values (B, kv heads, T, head_dim) of all attention layers; windowed: no more of T than a window reaches."""
+    """Keys and values (B, kv heads, T, head_dim) of all attention layers.
+
+    windowed: no more of T than the window of a layer reaches.
+    """
     if not network.cached:
         return 0
     total = 0

@@ -23,8 +23,6 @@ from neural.planning.memory import (
 )
 from neural.planning.sizes import FLOAT, Setting
 
-DEVICES = ("cuda", "cpu")
-
 
 class HasGraph(Protocol):
     """A compiled program."""
@@ -37,7 +35,8 @@ class HasGraph(Protocol):
 class Part:
     """A node of the network, all its copies together, and the nodes within it.
 
-    parameters: a tied weight counts where its numbers are. embedding: those of them in tables of embeddings.
+    parameters: a tied weight counts where its numbers are; tied_to is the node that has them. embedding: those of the
+    parameters that are in tables of embeddings.
     flops: forward, one row of the batch. activations: bytes kept for the backward pass, whole batch; what a block
     hands on counts for the block and for none of the parts within it.
     """
@@ -49,6 +48,7 @@ class Part:
     embedding: int
     flops: int
     activations: int
+    tied_to: str | None = None
     parts: tuple[Part, ...] = ()
 
 
@@ -128,9 +128,10 @@ def plan(
 ) -> Plan:
     """Parameters, FLOPs and memory of a network, or of the network of a program.
 
-    batch_size: sequences in one forward pass; by default the file's. context: tokens in a sequence, up to and by default
-    the network's longest. device: "cuda" or "cpu", whose kernels keep different things under dropout; by default what the
-    file's `execution` says, and "cuda" where it leaves that open.
+    batch_size: sequences in one forward pass; by default the file's.
+    context: tokens in a sequence, up to and by default the most that the network reads.
+    device: "cuda" or "cpu", whose kernels keep different things under dropout; by default what the file's `execution`
+    says, and "cuda" where that leaves it open.
 
     Raises NeuralError: N020 for a batch size or context below 1, N021 for a context that the network cannot read.
     """
@@ -173,7 +174,7 @@ def plan(
 
 def _parts(block: Block, setting: Setting, kept: dict[str, int], prefix: str = "", copies: int = 1) -> tuple[Part, ...]:
     values = block.values()
-    shared = {f"{t.target}.weight" for t in block.ties}
+    ties = {t.target: t.source for t in block.ties}
     found = []
     for node in block.nodes:
         path, n = f"{prefix}{node.name}", copies * node.copies
@@ -185,12 +186,15 @@ def _parts(block: Block, setting: Setting, kept: dict[str, int], prefix: str = "
             )
         else:
             inputs = tuple(values[i] for i in node.inputs)
-            own = [w for w in node.layer.weights(*inputs) if w.trained and f"{node.name}.{w.name}" not in shared]
+            own = [
+                w for w in node.layer.weights(*inputs) if w.trained and not (node.name in ties and w.name == "weight")
+            ]
             parameters = n * sum(prod(w.shape) for w in own)
             embedding = n * sum(prod(w.shape) for w in own if w.init == "embedding")
             flops = n * forward_flops(node, inputs, setting)
         layer = node.layer.name if isinstance(node.layer, Block) else type(node.layer).__name__
-        found.append(Part(node.name, layer, node.copies, parameters, embedding, flops, copies * kept[path], inner))
+        numbers = (parameters, embedding, flops, copies * kept[path])
+        found.append(Part(node.name, layer, node.copies, *numbers, ties.get(node.name), inner))
     return tuple(found)
 
 
@@ -203,7 +207,11 @@ def _check(network: Network, setting: Setting) -> None:
     if setting.length < 1:
         fail("N020", f"a context of {setting.length} tokens", hint="give --context 1 or more")
     if network.context is None:
-        fail("N021", f"{network.name} reads no sequence of tokens, so it has no context to choose", hint="leave --context out")
+        fail(
+            "N021",
+            f"{network.name} reads no sequence of tokens, so it has no context to choose",
+            hint="leave --context out",
+        )
     if setting.length > network.context:
         title = f"a context of {setting.length} tokens, and {network.name} reads {network.context} at most"
         fail("N021", title, hint="set the param that is its length, as in `--set context=…`, or give fewer")
@@ -226,6 +234,6 @@ def _stretches(node: Node, inputs: tuple, setting: Setting) -> bool:
 
 
 def _part_json(part: Part, tokens: int) -> dict[str, Any]:
-    found = {n: getattr(part, n) for n in ("name", "layer", "copies", "parameters")}
+    found = {n: getattr(part, n) for n in ("name", "layer", "copies", "parameters", "tied_to")}
     found |= {"flops_per_token": part.flops // tokens, "activations": part.activations}
     return found | {"parts": [_part_json(p, tokens) for p in part.parts]}

@@ -24,8 +24,9 @@ from neural.planning.sizes import FLOAT, Setting
 
 
 class Saved(NamedTuple):
-    """What one layer keeps. inputs: places of inputs kept whole; output: whether its output is; extra: bytes of its own.
+    """What one layer keeps.
 
+    inputs: the places of inputs that are kept; output: whether its output is; extra: bytes of tensors of its own.
     view_of: the place of the input whose memory the output is; None where the output has memory of its own.
     """
 
@@ -134,7 +135,7 @@ def _(layer: Attention, inputs, outputs, setting) -> Saved:
     Fused kernels keep a number for each query and head and no T × T matrix (Dao et al. 2022). On a CPU there is none
     with dropout: that keeps three T × T matrices a head and copies of its inputs, keys and values as wide as queries.
     """
-    q, k, v = inputs * 3 if len(inputs) == 1 else inputs
+    q, k, _ = inputs * 3 if len(inputs) == 1 else inputs
     heads, pairs = layer.num_heads.value, setting.rows(q) * setting.axis(k.shape[1])
     kept, extra = set(), 0
     if layer.qk_norm.value:

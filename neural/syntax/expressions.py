@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from neural.diagnostics.diagnostic import Label
 from neural.syntax.brackets import SECTIONS, Brackets
-from neural.syntax.cursor import VALUE_STARTS, Recover
+from neural.syntax.cursor import ITEMS, VALUE_STARTS, Recover
 from neural.syntax.lexer import Token
 from neural.syntax.literals import WORDS
 from neural.syntax.tree import Argument, Binary, Call, Entry, Expr, Literal, Map, Name, Ref, Sequence, Unary
@@ -57,7 +57,7 @@ class Expressions(Brackets):
             case "ref":
                 self.advance()
                 return Ref(str(token.value), True, self.span(token))
-            case "name" if not self.at_item():
+            case "name" if token.value not in ITEMS:
                 return self._name_value()
             case "(":
                 return self._parenthesis()
@@ -70,10 +70,10 @@ class Expressions(Brackets):
 
     def _name_value(self) -> Expr:
         token = self.advance()
-        if self.at("("):
-            return Call(self.name(token), self.arguments(), self.since(token))
         if token.value in WORDS:
             return Literal(WORDS[token.value], self.span(token))
+        if self.at("("):
+            return Call(self.name(token), self.arguments(), self.since(token))
         return Ref(str(token.value), False, self.span(token))
 
     def _no_value(self) -> Recover:
@@ -225,11 +225,7 @@ class Expressions(Brackets):
     def _map_ends(self) -> bool:
         if self.at("}", "end") or self.at_item() or (self.at_closer() and not self.closes_nothing()):
             return True
-        if not self.at("name") or not self.token.first:
-            return False
-        if self.peek().kind == ":":
-            return bool(self.floor and self.token.value == "layers")
-        return self.looks_like_statement()
+        return self.at("name") and self.token.first and self.peek().kind != ":" and self.looks_like_statement()
 
     def _entry(self) -> Entry:
         if not self.at("name"):

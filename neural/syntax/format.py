@@ -208,7 +208,7 @@ class _Printer(_Flat):
         if "\n" in repeat:
             repeat = " * " + self.layout(statement.repeat, pad, WIDTH, lowest=PRODUCT)
         body = statement.body is not None
-        if statement.arguments or not body or self.busy(statement, "arguments"):
+        if statement.arguments or statement.layer.text != "Residual" or not body or self.busy(statement, "arguments"):
             tail = 2 if body else len(repeat.split("\n")[0])
             used = len(pad) + len(text)
             text += self.broken_list("(", statement, "arguments", statement.arguments, ")", pad, used, tail)

@@ -48,13 +48,15 @@ class Statements(Expressions):
         following, known = self.peek().kind, self.token.value in SECTIONS
         if not sections:
             # In a `Residual` of a network: its brace is missing, and `close` will say so.
-            return bool(self.floor and known and following in (":", "{") and self.token.value != "layers")
+            section = following == ":" or (following == "{" and self.peek(3).kind == ":")
+            return bool(self.floor and known and section and self.token.value != "layers")
         if following == "{":
             return self.token.value != "Residual" and not self.brace_for_parenthesis()
         if following == "=":
             return self.token.value in _NEVER_NAMES or (known and self.peek(2).kind not in ("name", "("))
         if following == ":":
-            return known or not capital(self.token) or str(self.token.value).lower() in SECTIONS
+            # Not `GptBlock: num_heads=12`
+            return not (capital(self.token) and self.peek(2).kind == "name" and self.peek(3).kind == "=")
         return known and following in VALUE_STARTS - {"("} and not self.peek().first
 
     def brace_for_parenthesis(self) -> bool:
@@ -122,7 +124,7 @@ class Statements(Expressions):
     def _layer(self, named: Name | None) -> Token:
         """Take the name of a layer, or say what stands in its place."""
         called = self.peek().kind in ("(", "{")
-        if self.at("name") and self.token.value not in WORDS and (called or not named or capital(self.token)):
+        if self.at("name") and self.token.value not in RESERVED and (called or not named or capital(self.token)):
             return self.advance()
         if self.token.kind in VALUE_STARTS and (named or self.at("name", "number", "string", "ref")):
             raise self._value_for_layer(named)

@@ -72,6 +72,8 @@ class CheckpointManager:
             try:
                 checkpoint = Checkpoint.open(self.path(step))
             except NeuralError as error:
+                if not self.path(step).exists():  # the trainer that runs beside us removed it: there are newer ones
+                    return self.latest(warn)
                 failures.extend(error.diagnostics)
                 continue
             for failure in failures:

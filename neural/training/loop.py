@@ -103,7 +103,14 @@ class _Trainer:
             run.set_state("training")
         if session.resumed is None:
             draw_schedule(run.path / "lr_schedule.png", session.schedule, session.data.total_steps)
+            self.note_long_warmup()
             self.evaluate()
+
+    def note_long_warmup(self) -> None:
+        schedule, total = self.session.run.program.settings.lr_schedule, self.session.data.total_steps
+        warmup = schedule.arguments["warmup_steps"] if schedule else 0
+        if warmup >= total:
+            self.report.say(f"note: the warm-up has {warmup:,} steps and the training {total:,}: the rate only rises")
 
     def step(self, end: int) -> None:
         """One step, and what is due after it."""
@@ -113,7 +120,7 @@ class _Trainer:
         try:
             result = session.advance()
         except NonFiniteStep as error:
-            self.log.flush()
+            self.draw()
             stop_on_nonfinite(session, error, randomness)
         self.stepping += time.perf_counter() - began
         self.steps_timed += 1
@@ -151,7 +158,7 @@ class _Trainer:
             return False
         found = session.evaluate()
         if not math.isfinite(found.loss):
-            self.log.flush()
+            self.draw()
             stop_on_nonfinite_validation(session, found.loss)
         self.log.write("validation", session.step, found.to_json(session.run.program.settings.metrics))
         bits = "" if found.bits_per_byte is None else f" · {found.bits_per_byte:.4f} bits per byte"
@@ -188,8 +195,12 @@ class _Trainer:
 
     def finish(self, state: str) -> None:
         self.save()
-        draw_losses(self.session.run.path / "loss.png", self.session.run.path / "metrics.jsonl")
+        self.draw()
         self.session.run.set_state(state)
+
+    def draw(self) -> None:
+        path = self.session.run.path
+        draw_losses(path / "loss.png", path / "metrics.jsonl")
 
 
 @contextmanager

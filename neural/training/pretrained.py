@@ -38,7 +38,11 @@ def _weights_of(model: nn.Module, prefix: str) -> dict[str, torch.Tensor]:
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     if not path.exists():
-        fail("N820", f"the program starts from {path}, and there is no such file", hint="put it there, or remove `weights=`")
+        fail(
+            "N820",
+            f"the program starts from {path}, and there is no such file",
+            hint="put it there, or remove `weights=`",
+        )
     if path.suffix != ".safetensors":
         hint = "save it as .safetensors, or remove `weights=`"
         fail("N821", f"weights are read from .safetensors files, and this is {path.name}", hint=hint)

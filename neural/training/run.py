@@ -221,7 +221,8 @@ class Run:
                 hint="the checkpoint is from another run: take it out of this one's folder",
             )
 
-    def open_data(self) -> TrainingData:
+    @cached_property
+    def data(self) -> TrainingData:
         """The run's tokens, checked. NeuralError N853 or N854 if they are not those that the run was made with."""
         record = self.record.data
         store = open_shards(self.path / record.shards)  # an absolute path stays itself

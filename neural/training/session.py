@@ -90,7 +90,7 @@ def start(run: Run, device: torch.device) -> Session:
     Also removes what a crash left half-written: only for the holder of the run's lock.
     NeuralError: N853, N854 (tokenizer, data), N856 (all checkpoints damaged), N858.
     """
-    data = run.open_data()
+    data = run.data
     checkpoint = run.checkpoints.latest(run.warn)
     run.checkpoints.clean(checkpoint.state.step if checkpoint else None)
     torch.manual_seed(run.record.seed)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -52,6 +54,27 @@ def test_run_trains_and_writes(neural, corpus: Path) -> None:
     code, out, _ = neural("run", TINY, "--data", corpus, "--set", "steps=2")
     assert code == 0 and len(out) > 300 and out.startswith(corpus.read_text().split()[0])
     assert Run.open("runs/Tiny-1").record.state == "finished"
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(corpus: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "neural", "train", TINY, "--data", corpus, "--out", "run", "--set", "steps=100000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("step") and "tokens/s" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    text = "".join(lines) + process.stderr.read()
+    assert process.wait() == 0, text
+    run = Run.open(tmp_path / "run")
+    assert f"stopped at step {run.checkpoints.steps()[-1]} of 100000 (Ctrl-C), saved; go on with:" in text
+    assert "neural train --resume run" in text and run.record.state == "stopped"
+
+
+def test_a_long_warm_up_is_noted(neural, corpus: Path) -> None:
+    _, _, err = neural("train", TINY, "--data", corpus, "--set", "steps=4")
+    assert "note: the warm-up has 5 steps and the training 4: the rate only rises" in err
 
 
 @pytest.mark.parametrize(

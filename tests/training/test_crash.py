@@ -116,7 +116,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(make_run) -> None:
 
     checkpoint = Checkpoint.open(run.path / "nonfinite" / said["checkpoint"])
     assert checkpoint.state.step == said["step"] - 1
-    model, store = run.new_model(), run.open_data().store
+    model, store = run.new_model(), run.data.store
     checkpoint.load_model(model)
     checkpoint.state.randomness.restore(torch.device("cpu"))
     batches = []

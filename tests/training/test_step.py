@@ -72,3 +72,22 @@ def test_a_step_that_is_not_finite_is_not_applied(model: nn.Module, poison: floa
     for name, p in model.named_parameters():
         torch.testing.assert_close(p.detach(), before[name], rtol=0, atol=0, equal_nan=True)
         torch.testing.assert_close(optimizer.state[p]["exp_avg"], moments[name], rtol=0, atol=0)
+
+
+class Steep(nn.Module):
+    """The logits are finite, and their gradient is not: the slope of a square root at 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(20))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.weight.sqrt().expand(*ids.shape, 20)
+
+
+def test_a_gradient_that_is_not_finite_stops_under_a_finite_loss() -> None:
+    model = Steep()
+    with pytest.raises(NonFiniteStep) as stopped:
+        optimizer_step(model, torch.optim.SGD(model.parameters(), lr=1.0), [sequences(2)], rate=1.0, clip=1.0)
+    assert math.isfinite(stopped.value.result.loss) and not math.isfinite(stopped.value.result.gradient_norm)
+    assert not model.weight.any()

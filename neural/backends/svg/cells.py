@@ -13,12 +13,12 @@ from neural.graph.graph import Block, Node, count_parameters
 from neural.layers.layer import Layer
 from neural.layers.values import Arg, Shape, Value
 
-TITLE, NAME, DETAIL = 12.5, 11.5, 10.0  # sizes of letters
+TITLE, NAME, DETAIL, LABEL = 12.5, 11.5, 10.0, 9.5  # sizes of letters
 CARD_PADDING, LINE = 11.0, 15.0
-NARROWEST, WIDEST = 132.0, 320.0
+NARROWEST, WIDEST = 132.0, 392.0
 JOINT = 24.0
 FRAME_HEADER, FRAME_PADDING, FRAME_FOOT = 30.0, 18.0, 16.0
-STACK = 4.0  # how far a repeated frame's shadow stands out
+STACK = 4.0  # how far each of the two shadows of a repeated frame stands out
 BADGE = 9.0  # padding of "× 12", on both sides
 GAP = 10.0
 
@@ -36,12 +36,16 @@ class Site(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """A shape before it has a place: its least size, and the items it becomes in a rectangle of that size or wider."""
+    """A shape before it has a place: its least size, and the items it becomes in a rectangle of that size or wider.
+
+    tail: how far above the lower edge of the rectangle the shape itself ends.
+    """
 
     w: float
     h: float
     kind: str  # "card", "joint" or "frame"
     items: Callable[[Rect], tuple[Item, ...]]
+    tail: float = 0.0
 
 
 def primitive(node: Node, site: Site) -> Cell:
@@ -71,7 +75,9 @@ def card(family: str, title: str, node: Node, detail: str, size: str, about: str
     title = fitted(title, room / 2, TITLE, bold=True)
     size = fitted(size, room / 3, DETAIL)
     name = fitted(name, room - text_width(title, TITLE, bold=True) - text_width(size, DETAIL) - 2 * GAP, NAME)
-    first = text_width(title, TITLE, bold=True) + sum(GAP + text_width(t, s) for t, s in ((name, NAME), (size, DETAIL)) if t)
+    first = text_width(title, TITLE, bold=True) + sum(
+        GAP + text_width(t, s) for t, s in ((name, NAME), (size, DETAIL)) if t
+    )
     w = max(first + badge, text_width(detail, DETAIL, mono=True)) + 2 * CARD_PADDING
     h = 2 * CARD_PADDING + LINE * (2 if detail else 1) - 6
 
@@ -86,18 +92,23 @@ def frame(node: Node, inside: Picture, site: Site) -> Cell:
     name = fitted(node.name if node.named else "", WIDEST / 2, NAME)
     title = fitted(node.layer.name, WIDEST / 2, TITLE, bold=True)
     size, about = _short(count_parameters(node.layer)), _about(node, site)
-    header = text_width(title, TITLE, bold=True) + text_width(name, NAME) + text_width(size, DETAIL) + badge_width(node.copies)
-    shadow = STACK if node.copies > 1 else 0.0
+    header = (
+        text_width(title, TITLE, bold=True)
+        + text_width(name, NAME)
+        + text_width(size, DETAIL)
+        + badge_width(node.copies)
+    )
+    shadow = 2 * STACK if node.copies > 1 else 0.0
     w = max(inside.w, header + 2 * CARD_PADDING + 3 * GAP) + 2 * shadow
-    h = FRAME_HEADER + inside.h + 2 * shadow
+    h = FRAME_HEADER + inside.h + shadow
 
     def items(rect: Rect) -> tuple[Item, ...]:
-        own = Rect(rect.x + shadow, rect.y, rect.w - 2 * shadow, rect.h - 2 * shadow)
+        own = Rect(rect.x + shadow, rect.y, rect.w - 2 * shadow, rect.h - shadow)
         dx, dy = own.x + (own.w - inside.w) / 2, own.y + FRAME_HEADER
         around = Frame(own, title, name, size, node.copies, site.depth, about)
         return (around, *(i.moved(dx, dy) for i in inside.items))
 
-    return Cell(w, h, "frame", items)
+    return Cell(w, h, "frame", items, shadow)
 
 
 def badge_width(copies: int) -> float:
@@ -111,7 +122,9 @@ def parameters(node: Node, site: Site) -> int:
         return node.copies * count_parameters(node.layer)
     shared = {t.target for t in site.block.ties}
     weights = node.layer.weights(*(site.values[i] for i in node.inputs))
-    return node.copies * sum(prod(w.shape) for w in weights if w.trained and not (w.name == "weight" and node.name in shared))
+    return node.copies * sum(
+        prod(w.shape) for w in weights if w.trained and not (w.name == "weight" and node.name in shared)
+    )
 
 
 def written(shape: Shape) -> str:
@@ -140,7 +153,11 @@ def _about(node: Node, site: Site) -> str:
     kind = node.layer.name if isinstance(node.layer, Block) else type(node.layer).__name__
     inputs = ", ".join(written(site.values[i].shape) for i in node.inputs)
     outputs = ", ".join(written(v.shape) for v in node.outputs)
-    lines = [f"{kind}({inside})" + (f" × {node.copies}" if node.copies > 1 else ""), site.path + node.name, f"{inputs} → {outputs}"]
+    lines = [
+        f"{kind}({inside})" + (f" × {node.copies}" if node.copies > 1 else ""),
+        site.path + node.name,
+        f"{inputs} → {outputs}",
+    ]
     if count := parameters(node, site):
         lines.append(f"{count:,} parameters")
     return "\n".join(lines)

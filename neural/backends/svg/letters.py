@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from unicodedata import east_asian_width
-
 # Thousandths of the font's size (Adobe's metrics of Helvetica), by the characters that have them.
 _WIDTHS = {
     **dict.fromkeys("ijl'|", 222),
     **dict.fromkeys(" fItrJ.,:;!/()[]·-", 300),
-    **dict.fromkeys("ckszxvy\"*", 500),
+    **dict.fromkeys('ckszxvy"*', 500),
     **dict.fromkeys("abdeghnopqu0123456789L_?$#+=<>~^×", 570),
     **dict.fromkeys("ABEFKPSTVXYZ&", 667),
     **dict.fromkeys("CDHNRUw", 722),
     **dict.fromkeys("GOQ", 778),
     **dict.fromkeys("mMW%@", 944),
 }
-_OTHER, _WIDE = 650, 1000
+_OTHER = 650
 _SLACK = 1.06  # for fonts that stand in
 _MONO = 0.605
 
@@ -23,8 +21,8 @@ _MONO = 0.605
 def text_width(text: str, size: float, *, bold: bool = False, mono: bool = False) -> float:
     """Width of a line of text, in the unit of the font's size."""
     if mono:
-        return sum(_MONO if not _is_wide(c) else 1.0 for c in text) * size
-    thousandths = sum(_WIDE if _is_wide(c) else _WIDTHS.get(c, _OTHER) for c in text)
+        return len(text) * _MONO * size
+    thousandths = sum(_WIDTHS.get(c, _OTHER) for c in text)
     return thousandths / 1000 * size * _SLACK * (1.07 if bold else 1.0)
 
 
@@ -37,6 +35,3 @@ def fitted(text: str, limit: float, size: float, *, bold: bool = False, mono: bo
         kept = kept[:-1]
     return kept.rstrip() + "…"
 
-
-def _is_wide(character: str) -> bool:
-    return east_asian_width(character) in "WF"

@@ -1,4 +1,4 @@
-"""What a drawing is made of: shapes at places, which `paint` turns to SVG. Units are SVG's pixels, y grows downwards."""
+"""What a drawing is made of: shapes at places, which `paint` turns to SVG. Units are its pixels; y grows downwards."""
 
 from __future__ import annotations
 

@@ -1,0 +1,5 @@
+"""One thread a process: tests run two processes on two cores, and threads that wait for each other's cores are slow."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
