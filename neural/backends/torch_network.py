@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from neural.graph.graph import Network, count_parameters, primitives
+from neural.graph.ids import embedding
 from neural.graph.residuals import additions, indexed_within, residual_suffixes
-from neural.layers.embedding import Embedding
 from neural.layers.values import Shape
 
 if TYPE_CHECKING:
@@ -192,11 +192,7 @@ def main_lines(network: Network) -> str:
     arguments, shows = [], []
     for value in network.block.inputs:
         if value.dtype == "int64":
-            rows = next(
-                n.layer.input_dim.value
-                for n in network.block.nodes
-                if isinstance(n.layer, Embedding) and value.name in n.inputs
-            )
+            rows = embedding(network.block, value.name).input_dim.value
             length = min(value.shape[1].value, 64)
             arguments.append(f"{value.name} = torch.randint({rows}, (1, {length}))")
         else:

@@ -35,12 +35,9 @@ def visualize(
     from neural.training.durable import write_text
 
     if output is not None and output.suffix.lower() != ".svg":
-        kind = f"a {output.suffix} file" if output.suffix else f"`{output.name}`, which has no extension"
-        fail(
-            "N022",
-            f"a drawing is an SVG file, and --output asks for {kind}",
-            hint=f"write `--output {output.with_suffix('.svg')}`",
-        )
+        kind = f"a {output.suffix} file" if output.suffix else f"`{output}`, which has no extension"
+        better = output.with_suffix(".svg") if output.name else "model.svg"
+        fail("N022", f"a drawing is an SVG file, and --output asks for {kind}", hint=f"write `--output {better}`")
     program = load(file, parse_sets(sets), network)
     show(program.messages)
     path = output or Path(f"{program.name}.svg")

@@ -13,6 +13,7 @@ from neural.graph.builder import BlockBuilder
 from neural.graph.definitions import Definitions, FileParams
 from neural.graph.evaluate import Scope, evaluate, identifier
 from neural.graph.graph import Block, Node, Param, Tie
+from neural.graph.ids import embedder
 from neural.graph.messages import Messages, Poisoned, shown
 from neural.graph.suggestions import suggestion
 from neural.layers import REGISTRY
@@ -159,7 +160,8 @@ class Lowering:
             hint = "move its statement above this one"
             raise self.messages.error("N209", title, ref.span, "it is made further down", hint=hint)
         known = [*frame.values, *frame.scope.names()]
-        help_ = suggestion(ref.name, known, ref.span, "name a value with `name = Layer(…)` above, or a parameter")
+        otherwise = f"name a value above, `{ref.name} = Layer(…)`, or bind a parameter, `param {ref.name} = 2` or `--set {ref.name}=2`"
+        help_ = suggestion(ref.name, known, ref.span, otherwise)
         raise self.messages.error("N209", title, ref.span, **help_)
 
     def _special(self, statement: Statement, frame: Frame) -> tuple[str | None, Node | None, Argument | None]:
@@ -432,7 +434,8 @@ class Lowering:
             equal = [(own, passed.text == axis.text, n in widths) for n, own, passed in bound if type(passed.value) is int and passed.value == axis.value]
             if last and equal:
                 return replace(axis, text=max(equal, key=lambda e: e[1:])[0].text)
-            added = ("d_model" if len(outer.shape) == 3 else "in_features") if last else "length"
+            features = "d_model" if len(outer.shape) == 3 else "in_features"
+            added = features if last and outer.dtype != "int64" else "length"
             return replace(axis, text=added if added not in scope.names() else f"{added}_in")
 
         return Value("x", tuple(inside(a, i == len(outer.shape) - 1) for i, a in enumerate(outer.shape)), outer.dtype)
@@ -458,6 +461,16 @@ class Lowering:
             body = shorthand.residuals(define.body, self.messages)
             self._bodies[name] = shorthand.projections(replace(define, body=body), self.messages)
         return self._bodies[name]
+
+    def place_positions(self, define: Define) -> None:
+        """Learned positions after the Embedding of the input in a define, or in one that it calls."""
+        defines = self.definitions.defines
+        body = self.statements_of(define)
+        i = embedder(body, ("input",), True, defines)
+        if body[i].layer.text in defines:
+            self.place_positions(defines[body[i].layer.text])
+        else:
+            self._bodies[define.name.text] = shorthand.positions(body, i, None, self.messages)
 
     def warn_of_unread(self, block: Block) -> None:
         """Tell of statements whose value goes nowhere."""

@@ -12,6 +12,7 @@ from neural.graph.builder import BlockBuilder
 from neural.graph.definitions import Definitions, FileParams
 from neural.graph.evaluate import Scope, evaluate, identifier
 from neural.graph.graph import Block, Network, Node, Param, Placed, count_parameters, primitives
+from neural.graph.ids import embedder, embedding
 from neural.graph.lower import Frame, Lowering
 from neural.graph.messages import Messages, Poisoned, shown
 from neural.graph.sections import CROSS_ENTROPIES, check_keys, lower_settings
@@ -21,7 +22,6 @@ from neural.layers.arguments import LARGEST, SIZE
 from neural.layers.attention import Attention
 from neural.layers.dense import Dense
 from neural.layers.effects import Positions, Rotary
-from neural.layers.embedding import Embedding
 from neural.layers.values import BATCH, Arg, Value, draw, same
 from neural.syntax import tree
 
@@ -103,7 +103,8 @@ def _input_shape(expr: tree.Expr, scope: Scope, messages: Messages) -> tuple[Arg
 
 
 def _block(lowering: Lowering, network, statements, inputs, scope: Scope, params: FileParams, messages: Messages) -> Block | None:
-    values = tuple(_input_value(name, shape, statements, len(inputs)) for name, shape, _ in inputs if shape)
+    defines = lowering.definitions.defines
+    values = tuple(_input_value(name, shape, statements, len(inputs), defines) for name, shape, _ in inputs if shape)
     builder = BlockBuilder(values)
     known: dict[str, Value | None] = {name: None for name, _, _ in inputs}
     known |= {name: v for (name, shape, _), v in zip([i for i in inputs if i[1]], values, strict=True)}
@@ -130,18 +131,14 @@ def _names_a_value(statements, known: dict[str, Value | None], messages: Message
     return False
 
 
-def _input_value(name: str, shape: tuple[Arg, ...], statements, count: int) -> Value:
+def _input_value(name: str, shape: tuple[Arg, ...], statements, count: int, defines: dict[str, tree.Define]) -> Value:
     """Ids where an Embedding reads them, numbers elsewhere. The axis of ids is the length T."""
-    reads_ids = len(shape) == 1 and any(_reads(s, name, i == 0 and count == 1) for i, s in enumerate(statements) if s.layer.text == "Embedding")
+    names = (name, "input") if count == 1 else (name,)
+    reads_ids = len(shape) == 1 and embedder(statements, names, count == 1, defines) is not None
     own = name if name != "input" else "input_ids" if reads_ids else "x"
     if reads_ids:
         return Value(own, (BATCH, replace(shape[0], axis="T")), "int64")
     return Value(own, (BATCH, *shape), "float32")
-
-
-def _reads(statement: tree.Statement, name: str, first: bool) -> bool:
-    named = [a.value.name for a in statement.arguments if a.name is None and isinstance(a.value, tree.Ref) and not a.value.dollar]
-    return name in named or (first and not named)
 
 
 def _params(scope: Scope, params: FileParams) -> tuple[Param, ...]:
@@ -164,16 +161,26 @@ def _params(scope: Scope, params: FileParams) -> tuple[Param, ...]:
 
 def _needs_positions(block: Block) -> bool:
     attends = any(isinstance(p.node.layer, Attention) for p in primitives(block, once=True))
-    embeds = any(isinstance(n.layer, Embedding) for n in block.nodes)
+    embeds = any(embedding(block, v.name) for v in block.inputs)
     return attends and embeds and not any(isinstance(e, Positions | Rotary) for e in block.effects())
 
 
 def _with_positions(lowering: Lowering, network, statements, inputs, scope: Scope, params: FileParams, messages: Messages) -> Block | None:
-    shape, expr = next((i[1], i[2]) for i in inputs)
-    length = next(s.value.items[0] for s in network.sections if s.key.text == "input" and isinstance(s.value, tree.Sequence))
-    text = length.span.text
-    added = shorthand.positions(statements, text, length, messages)
-    return added and _block(lowering, network, added, inputs, scope, params, messages)
+    """The block again, with learned positions after its Embedding."""
+    written = next(s.value for s in network.sections if s.key.text == "input")
+    shapes = {e.key.text: e.value for e in written.entries} if isinstance(written, tree.Map) else {"input": written}
+    defines = lowering.definitions.defines
+    for name, shape in shapes.items():
+        names = (name, "input") if len(shapes) == 1 else (name,)
+        i = embedder(statements, names, len(shapes) == 1, defines)
+        if i is None:
+            continue
+        if statements[i].layer.text in defines:
+            lowering.place_positions(defines[statements[i].layer.text])
+        else:
+            statements = shorthand.positions(statements, i, shape.items[0], messages)
+        return _block(lowering, network, statements, inputs, scope, params, messages)
+    return None
 
 
 def _described(block: Block, settings: Settings, sections: dict, network: tree.Network, messages: Messages) -> Network | None:
@@ -183,7 +190,8 @@ def _described(block: Block, settings: Settings, sections: dict, network: tree.N
     nodes = list(primitives(block, once=True))
     attentions = [p.node.layer for p in nodes if isinstance(p.node.layer, Attention)]
     ids = len(block.inputs) == 1 and source.dtype == "int64"
-    vocabulary = next((n.layer.input_dim.value for n in block.nodes if isinstance(n.layer, Embedding) and n.inputs == (source.name,)), None)
+    table = embedding(block, source.name)
+    vocabulary = table.input_dim.value if table else None
     classifies = settings.loss in CROSS_ENTROPIES
     models_language = ids and classifies and len(out.shape) == 3 and out.shape[1].axis == "T" and out.shape[-1].value == vocabulary
     causal = bool(attentions) and all(a.causal.value for a in attentions) and not any(p.node.layer.mixes_positions for p in nodes)

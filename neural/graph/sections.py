@@ -11,7 +11,19 @@ from neural.graph.evaluate import Scope, evaluate
 from neural.graph.messages import Messages, Poisoned, shown
 from neural.graph.settings import Choice, Settings, Train
 from neural.graph.suggestions import suggestion
-from neural.layers.arguments import BOOLEAN, COUNT, NOT_NEGATIVE, POSITIVE, RATE, SIZE, Kind, Parameter, argument, choice, parameters
+from neural.layers.arguments import (
+    BOOLEAN,
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    RATE,
+    SIZE,
+    Kind,
+    Parameter,
+    argument,
+    choice,
+    parameters,
+)
 from neural.layers.values import Arg
 from neural.syntax.tree import Argument, Call, Literal, Map, Network, Ref, Section, Sequence
 

@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass, replace
 from neural.diagnostics.diagnostic import Edit, Fix
 from neural.diagnostics.source import Span
 from neural.graph.messages import Messages
-from neural.syntax.tree import Argument, Define, Literal, Name, Ref, Statement
+from neural.syntax.tree import Argument, Define, Expr, Literal, Name, Ref, Statement
 
 Statements = tuple[Statement, ...]
 
@@ -190,21 +190,40 @@ def softmax_head(statements: Statements, messages: Messages) -> Statements:
     return (*statements[:-1], *changed)
 
 
-def positions(statements: Statements, length: str, length_expr, messages: Messages) -> Statements | None:
-    """Learned positions after the network's Embedding; None where it has none of its own."""
-    for i, statement in enumerate(statements):
-        if statement.layer.text == "Embedding":
-            span = statement.span
-            text = f"PositionalEmbedding(max_length={length})"
-            after = statements[i + 1].span if i + 1 < len(statements) else None  # below a comment at the line's end
-            edit = Edit(_start(after), text + "\n") if after else Edit(Span(span.source, span.end, span.end), "\n" + text)
-            fix = Fix("write them out", (edit,), safe=True)
-            title = "attention knows no order, and this network has no positions: learned ones are added"
-            messages.note("N603", title, span, f"reads as followed by `{text}`", fix=fix)
-            argument = Argument(Name("max_length", span), length_expr, span)
-            added = Statement(None, Name("PositionalEmbedding", span), (argument,), None, None, span)
-            return (*statements[: i + 1], added, *statements[i + 1 :])
-    return None
+def positions(statements: Statements, i: int, length: Expr | None, messages: Messages) -> Statements:
+    """Learned positions after the Embedding at i. What reads the embedding by its name reads the sum."""
+    embedding, rest = statements[i], statements[i + 1 :]
+    span, place = embedding.span, Span(embedding.span.source, embedding.span.end, embedding.span.end)
+    arguments = () if length is None else (Argument(Name("max_length", span), length, span),)
+    text = f"PositionalEmbedding({'' if length is None else f'max_length={length.span.text}'})"
+    name, edits = None, ()
+    if embedding.name and (readers := [a for s in _every(rest) for a in s.arguments if _is_value(a, embedding.name.text)]):
+        taken = {s.name.text for s in _every(statements) if s.name}
+        name = Name(_fresh(f"placed_{embedding.name.text}", taken), span)
+        edits = tuple(Edit(a.span, name.text) for a in readers)
+        rest = _renamed(rest, embedding.name.text, name.text)
+    written = f"{name.text} = {text}" if name else text
+    after = statements[i + 1].span if i + 1 < len(statements) else None  # below a comment at the line's end
+    edit = Edit(_start(after), written + "\n") if after else Edit(place, "\n" + written)
+    title = "attention knows no order, and this network has no positions: learned ones are added"
+    fix = Fix("write them out", (edit, *edits), safe=True)
+    messages.note("N603", title, span, f"reads as followed by `{text}`", fix=fix)
+    added = Statement(name, Name("PositionalEmbedding", span), arguments, None, None, span)
+    return (*statements[: i + 1], added, *rest)
+
+
+def _is_value(argument: Argument, name: str) -> bool:
+    value = argument.value
+    return argument.name is None and isinstance(value, Ref) and not value.dollar and value.name == name
+
+
+def _renamed(statements: Statements, old: str, new: str) -> Statements:
+    """Statements that read a value under another name."""
+    done = []
+    for s in statements:
+        arguments = (replace(a, value=replace(a.value, name=new)) if _is_value(a, old) else a for a in s.arguments)
+        done.append(replace(s, arguments=tuple(arguments), body=s.body and _renamed(s.body, old, new)))
+    return tuple(done)
 
 
 def equal_run(statements: Statements, i: int) -> int:

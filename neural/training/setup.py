@@ -10,6 +10,7 @@ from neural.compiler import Program, load
 from neural.data.corpus import Corpus, open_corpus
 from neural.data.shards import is_store
 from neural.data.tokenizers import Tokenizer, load_tokenizer
+from neural.data.tokenizers.layout import Kind
 from neural.diagnostics.diagnostic import fail
 from neural.training.data import require_fitting_tokenizer, require_trainable
 
@@ -79,7 +80,7 @@ def _tokenizer(program: Program, given: str | None, data: Corpus | Path) -> tupl
     """The tokenizer, and whether it was learned from the data."""
     spec = given or program.settings.tokenizer
     if isinstance(data, Path) and spec in (None, "char"):
-        return load_tokenizer(str(data.absolute())), True  # shards lie beside the tokenizer that made them
+        return _beside_shards(data, spec)
     if spec is None:
         spec = TOKENIZER_OF_SIZE.get(program.vocab_size)
     if spec is None:
@@ -91,3 +92,17 @@ def _tokenizer(program: Program, given: str | None, data: Corpus | Path) -> tupl
         )
     corpus = data if isinstance(data, Corpus) else None
     return load_tokenizer(spec, corpus=corpus, base=Path() if given else program.base), spec == "char"
+
+
+def _beside_shards(folder: Path, wanted: str | None) -> tuple[Tokenizer, bool]:
+    """The tokenizer that made the shards: it lies beside them."""
+    tokenizer = load_tokenizer(str(folder.absolute()))
+    characters = tokenizer.kind is Kind.CHARACTERS
+    if wanted == "char" and not characters:
+        fail(
+            "N853",
+            f"the tokenizer is to be characters, and the shards in {folder} were made with another",
+            notes=(f"theirs is {tokenizer!r}",),
+            hint=f"use theirs, --tokenizer {folder}, or give the text itself as --data",
+        )
+    return tokenizer, characters

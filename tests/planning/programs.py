@@ -25,7 +25,9 @@ def example(name: str, **sets: object) -> Program:
 
 def tokens(layers: str, more: str = "", embed: str = "Embedding(96, 48)") -> Program:
     """A network that reads tokens."""
-    return compile_source(Source("test.neural", f"network Net {{ input: ({CONTEXT},) layers: {embed} {layers} {more} }}"))
+    return compile_source(
+        Source("test.neural", f"network Net {{ input: ({CONTEXT},) layers: {embed} {layers} {more} }}")
+    )
 
 
 def features(layers: str, shape: str = "(48,)", more: str = "") -> Program:
@@ -70,5 +72,3 @@ def saved_bytes(module: nn.Module, forward: Callable[[], torch.Tensor]) -> int:
         output = forward()
     aside = weights | {output.untyped_storage().data_ptr()}
     return sum(n for address, n in found.items() if address not in aside)
-
-

@@ -16,7 +16,7 @@ WORDS = {"true": True, "false": False, "none": None}
 
 @cache
 def grammar() -> Lark:
-    return Lark(GRAMMAR.read_text(), parser="lalr")
+    return Lark(GRAMMAR.read_text(), parser="lalr", maybe_placeholders=False)
 
 
 def accepts(text: str) -> bool:
@@ -55,17 +55,17 @@ class _Shape(Transformer):
         return ("Param", str(children[0]), children[1])
 
     def define(self, children):
-        name, parameters, body = children
-        return ("Define", str(name), parameters or (), body)
+        name, *parameters, body = children
+        return ("Define", str(name), parameters[0] if parameters else (), body)
 
     def network(self, children):
         return ("Network", str(children[0]), tuple(children[1:]))
 
     def parameters(self, children):
-        return tuple(c for c in children if c is not None)
+        return tuple(children)
 
     def parameter(self, children):
-        return ("Parameter", str(children[0]), children[1])
+        return ("Parameter", str(children[0]), children[1] if len(children) > 1 else None)
 
     def section(self, children):
         return ("Section", str(children[0]), children[1])
@@ -80,7 +80,7 @@ class _Shape(Transformer):
         parts = {c.data: c.children for c in children[1:] if isinstance(c, Tree)}
         count = parts["count"][0] if "count" in parts else None
         body = parts["block"][0] if "block" in parts else None
-        arguments = tuple(c for c in parts.get("arguments", ()) if c is not None)
+        arguments = tuple(parts.get("arguments", ()))
         return ("Statement", None, str(children[0]), arguments, body, count)
 
     def named(self, children):
@@ -114,13 +114,13 @@ class _Shape(Transformer):
 
     def value_call(self, children):
         callee, arguments = children
-        return ("Call", str(callee), tuple(c for c in arguments.children if c is not None))
+        return ("Call", str(callee), tuple(arguments.children))
 
     def tuple(self, children):
-        return ("Sequence", "tuple", tuple(c for c in children if c is not None))
+        return ("Sequence", "tuple", tuple(children))
 
     def list(self, children):
-        return ("Sequence", "list", tuple(c for c in children if c is not None))
+        return ("Sequence", "list", tuple(children))
 
     def map(self, children):
         return ("Map", tuple(children))

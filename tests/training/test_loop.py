@@ -130,6 +130,14 @@ def test_the_best_checkpoint_is_the_best_evaluation(make_run) -> None:
     assert run.checkpoints.open("best", pytest.fail).state.step == best["step"]
 
 
+def test_the_best_loss_is_remembered_over_a_stop(make_run) -> None:
+    run = make_run()
+    for stop in (15, 16):
+        train(Run.open(run.path), stop_at=stop)
+    lowest = min(r["loss"] for r in measured(run) if r["kind"] == "validation")
+    assert Checkpoint.open(run.checkpoints.path(16)).state.best_loss == lowest
+
+
 @pytest.mark.parametrize(("stop_at", "stands"), [(5, 10), (10, 10), (0, 0), (-1, 0)])
 def test_stop_at_must_lie_ahead(make_run, stop_at: int, stands: int) -> None:
     run = make_run()

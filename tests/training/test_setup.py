@@ -104,3 +104,22 @@ def test_shards_of_another_tokenizer(written, corpus: Path, tmp_path: Path) -> N
     with pytest.raises(NeuralError, match=r"N853: the shards in .* were made with another tokenizer"):
         Run.create(tmp_path / "run", setup.program, setup.tokenizer, setup.data)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "sets", "expected"),
+    [
+        (SOURCE, {}, "N853: the tokenizer is to be characters, and the shards in .* were made with another"),
+        (WITHOUT_TOKENIZER, {}, "N803: the tokenizer has 257 tokens, and Tiny knows 40"),
+        (WITHOUT_TOKENIZER, {"vocab_size": 512}, None),
+    ],
+)
+def test_shards_of_a_tokenizer_that_no_text_taught_leave_the_vocabulary_alone(
+    written, corpus: Path, tmp_path: Path, text: str, sets: dict, expected: str | None
+) -> None:
+    write_shards(open_corpus(str(corpus)), load_tokenizer("byte"), tmp_path / "shards", progress=False)
+    if expected is None:
+        assert set_up(written(text), sets=sets, data=str(tmp_path / "shards")).program.vocab_size == 512
+        return
+    with pytest.raises(NeuralError, match=expected):
+        set_up(written(text), sets=sets, data=str(tmp_path / "shards"))

@@ -34,4 +34,3 @@ def fitted(text: str, limit: float, size: float, *, bold: bool = False, mono: bo
     while kept and text_width(kept + "…", size, bold=bold, mono=mono) > limit:
         kept = kept[:-1]
     return kept.rstrip() + "…"
-

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FIRST_TRACK, TRACK, LAST_TRACK = 18.0, 9.0, 18.0  # from the row above, between tracks, to the row below
 STRAIGHT = 30.0  # a gap without tracks
 FIRST_LANE, LANE, LAST_LANE = 18.0, 12.0, 14.0
-PORT_MARGIN, PORT_SPACE, SIDE_SPACE = 14.0, 12.0, 8.0
+PORT_MARGIN, PORT_SPACE, SIDE_SPACE, BESIDE = 14.0, 12.0, 8.0, 8.0
 NEAR, ALMOST = 0.5, 12.0  # differences that are rounding, and that are better hidden
 
 
@@ -107,7 +107,7 @@ class Routes:
             if abs(x - px) > NEAR:
                 y = self._track(target.row - 1, edge.value)
                 points += [(x, y), (px, y)]
-            points.append((px, target.rect.y))
+            points.append((px, target.rect.y + _inward(target, edge.port - target.x)))
         else:
             depth = _inward(target, edge.port)
             side = target.rect.x + depth if edge.entry == "left" else target.rect.right - depth
@@ -146,8 +146,9 @@ def _enter(slot: Slot, row: list[Slot], edges: list[Edge]) -> None:
             edge.entry = "right"
             taken.add("right")
     if slot.cell.kind == "joint" and len(row) == 1:
+        beside = slot.rect.w / 2 + BESIDE
         for edge in edges:
-            way = "left" if edge.source.x < slot.x - NEAR else "right" if edge.source.x > slot.x + NEAR else "top"
+            way = "left" if edge.source.x < slot.x - beside else "right" if edge.source.x > slot.x + beside else "top"
             if not edge.far and way not in taken:
                 edge.entry = way
                 taken.add(way)
@@ -157,8 +158,12 @@ def _enter(slot: Slot, row: list[Slot], edges: list[Edge]) -> None:
 def _spread(edges: list[Edge], lanes: dict[str, int]) -> None:
     """Lines that come in from the right do so one above the other, those of outer lanes below: they do not cross."""
     for i, edge in enumerate(sorted(edges, key=lambda e: lanes[e.value])):
-        space = min(SIDE_SPACE, edge.target.cell.h * 0.7 / len(edges))
-        edge.port = (i - (len(edges) - 1) / 2) * space
+        edge.port = _offset(i, len(edges), edge.target)
+
+
+def _offset(i: int, n: int, slot: Slot) -> float:
+    """Where the i-th of n lines meets a side or a circle, from its middle."""
+    return (i - (n - 1) / 2) * min(SIDE_SPACE, slot.cell.h * 0.7 / n)
 
 
 def _inward(slot: Slot, offset: float) -> float:
@@ -173,13 +178,14 @@ def _ports(slot: Slot, edges: list[Edge]) -> None:
     edges = [e for _, e in sorted(zip(wanted, edges, strict=True), key=lambda pair: pair[0])]
     wanted.sort()
     apart = all(b - a >= PORT_SPACE for a, b in pairwise(wanted))
-    fits = len(edges) > 1 and slot.cell.kind != "joint" and apart and left <= wanted[0] and wanted[-1] <= right
+    fits = len(edges) > 1 and apart and left <= wanted[0] and wanted[-1] <= right
     if len(edges) == 1 and slot.cell.kind != "joint" and abs(wanted[0] - slot.x) < ALMOST:
         edges[0].port = wanted[0]  # a line that is all but straight looks like a mistake
         return
     for i, edge in enumerate(edges):
-        spread = slot.rect.x + slot.rect.w * (i + 1) / (len(edges) + 1)
-        edge.port = wanted[i] if fits else slot.x if slot.cell.kind == "joint" else spread
+        joint = slot.x + _offset(i, len(edges), slot)
+        spread = joint if slot.cell.kind == "joint" else slot.rect.x + slot.rect.w * (i + 1) / (len(edges) + 1)
+        edge.port = wanted[i] if fits else spread
 
 
 def _tracks(edges: list[Edge]) -> dict[tuple[int, str], int]:
