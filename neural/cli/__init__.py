@@ -34,10 +34,6 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
-    except BrokenPipeError:
-        # whoever read our output has gone: nothing more to say, and Python must not try at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except Exception as error:
         code = _failed(error)
     sys.exit(code if isinstance(code, int) else 0)
@@ -53,13 +49,13 @@ def _show(diagnostics: tuple[Diagnostic, ...]) -> int:
 def _failed(error: Exception) -> int:
     import errno
 
-    import click
+    import typer
 
-    if isinstance(error, click.exceptions.Exit):
+    if isinstance(error, typer.Exit):
         return error.exit_code
-    if isinstance(error, click.exceptions.Abort):
+    if isinstance(error, typer.Abort):
         return 130
-    if isinstance(error, click.ClickException):
+    if hasattr(error, "show"):  # a mistake on the command line, of a class that typer keeps to itself
         error.show()
         return 2
     if isinstance(error, OSError) and (reason := SYSTEM_ERRORS.get(errno.errorcode.get(error.errno or 0, ""))):
@@ -68,7 +64,8 @@ def _failed(error: Exception) -> int:
     if os.environ.get("NEURAL_TRACEBACK"):
         raise error
     print(
-        f"neural failed: {type(error).__name__}: {error}\nThis is a fault of neural, not of your input. NEURAL_TRACEBACK=1 shows where.",
+        f"neural failed: {type(error).__name__}: {error}\n"
+        "This is a fault of neural, not of your input. NEURAL_TRACEBACK=1 shows where.",
         file=sys.stderr,
     )
     return 1

@@ -55,8 +55,16 @@ def read_source(path: Path, messages: Messages, place: Span | None = None) -> So
 def gather(main: Source, messages: Messages) -> Definitions:
     """Parse a program and what it imports."""
     found = Definitions()
-    _visit(main, found, messages, seen={Path(main.name).resolve()}, main=True)
+    _visit(main, found, messages, seen={_identity(Path(main.name))}, main=True)
     return found
+
+
+def _identity(path: Path) -> Path:
+    """The same for all names of one file. What cannot be a file is itself: reading it says why."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return path
 
 
 def _visit(source: Source, found: Definitions, messages: Messages, seen: set[Path], main: bool) -> None:
@@ -66,9 +74,9 @@ def _visit(source: Source, found: Definitions, messages: Messages, seen: set[Pat
     for item in file.items:
         if isinstance(item, Import):
             path = Path(source.name).parent / str(item.path.value)
-            if path.resolve() in seen:
+            if _identity(path) in seen:
                 continue
-            seen.add(path.resolve())
+            seen.add(_identity(path))
             try:
                 _visit(read_source(path, messages, item.path.span), found, messages, seen, main=False)
             except Poisoned:

@@ -25,6 +25,7 @@ from neural.syntax.tree import Argument, Call, Define, Literal, Ref, Statement
 
 ANYTHING = Kind("a value", lambda _: True)
 SPECIAL = ("tied_to", "weights")  # arguments that every layer takes
+MOST_INSTANCES = 4096  # calls of defines, each lowered by itself
 DEEPEST = 64  # defines within defines
 ADDED = ("d_model", "in_features", "length")  # what the axes of a block's input are called where no parameter gives them
 
@@ -54,6 +55,7 @@ class Lowering:
         self.messages = messages
         self._bodies: dict[str, tuple[Statement, ...]] = {}  # of defines, shorthand rewritten
         self._open: list[str] = []
+        self._instances = 0
         self.lowered: set[str] = set()
 
     # Statements
@@ -367,6 +369,11 @@ class Lowering:
     ) -> tuple[Block, tuple]:
         """A define with its parameters' values and its input's shape settled."""
         name = define.name.text
+        self._instances += 1
+        if self._instances > MOST_INSTANCES:
+            hint = "repeat with `* n`, which counts once, in place of calls one by one"
+            title = f"the defines unfold into more than {MOST_INSTANCES:,} blocks"
+            raise self.messages.error("N216", title, define.name.span, "one of them", hint=hint)
         bound: dict[str, Arg | None] = {n: Arg(a.value, identifier(n), a.root) for n, a in given.items()}
         scope = Scope(bound, self.params.read, self.params.scope.outer_names)
         scope.places = places

@@ -66,15 +66,8 @@ def _inputs(sections: dict, network: tree.Network, scope: Scope, messages: Messa
     if "input" not in sections:
         return ()
     value = sections["input"].value
-    entries = [(e.key.text, e.value) for e in value.entries] if isinstance(value, tree.Map) else [("input", value)]
+    entries = _named_inputs(value, messages) if isinstance(value, tree.Map) else [("input", value)]
     found = []
-    seen: dict[str, Span] = {}
-    for entry in value.entries if isinstance(value, tree.Map) else ():
-        key = entry.key
-        if key.text in seen:
-            first = (Label(seen[key.text], "first here"),)
-            messages.error("N513", f"the input `{key.text}` stands twice", key.span, "again here", secondary=first)
-        seen.setdefault(key.text, key.span)
     for name, expr in entries:
         try:
             found.append((name, _input_shape(expr, scope, messages), expr.span))
@@ -83,6 +76,17 @@ def _inputs(sections: dict, network: tree.Network, scope: Scope, messages: Messa
     if not entries:
         messages.error("N513", "an input needs a name and a shape", value.span, hint="write `input: { left: (100,), right: (100,) }`")
     return tuple(found)
+
+
+def _named_inputs(value: tree.Map, messages: Messages) -> list[tuple[str, tree.Expr]]:
+    seen: dict[str, tree.Entry] = {}
+    for entry in value.entries:
+        name = entry.key.text
+        if name in seen:
+            first = (Label(seen[name].key.span, "first here"),)
+            messages.error("N513", f"the input `{name}` stands twice", entry.key.span, "again here", secondary=first)
+        seen.setdefault(name, entry)
+    return [(name, entry.value) for name, entry in seen.items()]
 
 
 def _input_shape(expr: tree.Expr, scope: Scope, messages: Messages) -> tuple[Arg, ...]:

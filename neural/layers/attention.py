@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from neural.layers.arguments import BOOLEAN, NUMBER, POSITIVE, RATE, SIZE, Kind, argument, choice
 from neural.layers.dense import Dense
 from neural.layers.effects import ROTATE, Cache, CausalMask, PaddingMask, Rotary
-from neural.layers.layer import Composite, Effect, Layer, Mismatch, Sample, Shape, Site, Value, Weight, register, width
+from neural.layers.layer import Composite, Effect, Layer, Mismatch, Sample, Shape, Site, Value, Weight, register, size, width
 from neural.layers.normalization import rms_normalized
 from neural.layers.values import Arg, draw, same
 
@@ -158,8 +158,8 @@ class Attention(Layer):
 
     def flops(self, *inputs: Value) -> int:
         """Of one query on all S keys: q·k and the weighted sum of v; S is the window where there is one."""
-        length = inputs[0].shape[1].value
-        return 4 * width(inputs[0]).value * min(length, self.window.value or length)
+        length = inputs[-1].shape[1].value
+        return 4 * size(inputs[0].shape) * min(length, self.window.value or length)
 
     def numpy(self, np, w, *inputs, state):
         q, k, v = inputs * 3 if len(inputs) == 1 else inputs

@@ -141,22 +141,12 @@ def plan(
     device = device or settings.execution.get("device", "auto")
     setting = Setting(batch_size, context, "cuda" if device == "auto" else device)
     _check(graph, setting)
-    kept = activations(graph.block, setting)
-    parts = _parts(graph.block, setting, kept)
-    parameters = sum(p.parameters for p in parts)
+    parts = _parts(graph.block, setting, activations(graph.block, setting))
     tokens = setting.sequence(graph.block.inputs[0])
-    weights = FLOAT * parameters + buffer_bytes(graph.block)
-    training = TrainingMemory(
-        weights=weights,
-        gradients=FLOAT * parameters,
-        optimizer=FLOAT * parameters * optimizer_states(settings.optimizer),
-        activations=sum(p.activations for p in parts),
-        logits=logits_bytes(graph, setting),
-    )
-    cache, in_window = (cache_bytes(graph, setting, windowed=w) for w in (False, True))
+    training, generation = _memory(graph, setting, parts)
     return Plan(
         network=graph.name,
-        parameters=parameters,
+        parameters=sum(p.parameters for p in parts),
         embedding_parameters=sum(p.embedding for p in parts),
         flops_per_token=sum(p.flops for p in parts) // tokens,
         batch_size=batch_size,
@@ -166,10 +156,24 @@ def plan(
         optimizer=settings.optimizer.name,
         device=setting.device,
         training=training,
-        generation=GenerationMemory(weights, cache, in_window),
+        generation=generation,
         generates=graph.cached,
         parts=parts,
     )
+
+
+def _memory(graph: Network, setting: Setting, parts: tuple[Part, ...]) -> tuple[TrainingMemory, GenerationMemory]:
+    trained = FLOAT * sum(p.parameters for p in parts)
+    weights = trained + buffer_bytes(graph.block)
+    training = TrainingMemory(
+        weights=weights,
+        gradients=trained,
+        optimizer=trained * optimizer_states(graph.settings.optimizer),
+        activations=sum(p.activations for p in parts),
+        logits=logits_bytes(graph, setting),
+    )
+    cache, in_window = (cache_bytes(graph, setting, windowed=w) for w in (False, True))
+    return training, GenerationMemory(weights, cache, in_window)
 
 
 def _parts(block: Block, setting: Setting, kept: dict[str, int], prefix: str = "", copies: int = 1) -> tuple[Part, ...]:

@@ -33,7 +33,6 @@ class Brackets(Cursor):
     def open(self) -> Token:
         """Take an opening bracket."""
         self.brackets.append(self.token)
-        self.deeper(self.token)
         return self.advance()
 
     def close(self, *, body: bool = False) -> None:
@@ -49,7 +48,6 @@ class Brackets(Cursor):
         else:
             raise self.unexpected(f"`,` or `{wanted}`")
         self.brackets.pop()
-        self.nesting -= 1
 
     def _wrong_closer(self, opener: Token, wanted: str) -> None:
         found, opened = self.token, (self._opened(opener),)
@@ -102,7 +100,7 @@ class Brackets(Cursor):
         return Label(self.span(opener), f"this `{opener.kind}` is not closed")
 
     def deeper(self, token: Token, levels: int = 0) -> None:
-        """One level more; with `levels` below it there may not be too many."""
+        """Go one level down; with the `levels` below it there may not be too many."""
         self.nesting += 1
         if self.nesting + levels > MAX_NESTING:
             title = f"more than {MAX_NESTING} levels stand inside one another"
@@ -187,13 +185,14 @@ class Brackets(Cursor):
 
     def messages(self) -> list[Diagnostic]:
         """Nothing from passages that were skipped, or misread, because of something else."""
-        misread = [self._misread(d) for d in self.lexer.diagnostics if d.code == "N104"]
+        strings = [d for d in self.lexer.diagnostics if d.code == "N104"]
+        misread = {id(d): self._misread(d) for d in strings}
+        # Where a quote too few made the parser stumble earlier on the line, the quote is what to tell of.
         told = {id(d) for d in self.problems}
-        return [
-            d
-            for d in super().messages()
-            if not (_in(d, misread) and d.code != "N104") and (id(d) in told or not _in(d, self.skipped))
-        ]
+        told |= {i for i, passage in misread.items() if any(_in(d, [passage]) for d in self.problems)}
+        told |= {id(d) for d in self.lexer.diagnostics if not _in(d, self.skipped)}
+        passages = [passage for i, passage in misread.items() if i in told]
+        return [d for d in super().messages() if id(d) in told and (id(d) in misread or not _in(d, passages))]
 
     def _misread(self, unclosed: Diagnostic) -> tuple[int, int]:
         """The line around an unclosed string from its first quote on: which of the quotes was the slip is unknown."""

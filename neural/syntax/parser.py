@@ -260,7 +260,6 @@ class Parser(Statements):
             if self.at("}"):
                 self.advance()
             self.brackets.pop()
-            self.nesting -= 1
             return Section(self.name(key), body, self.since(key))
         if self.at("="):
             self.instead("N108", "`layers`", ":")

@@ -36,9 +36,10 @@ class Statements(Expressions):
 
     def body(self) -> tuple[Statement, ...]:
         """`{ statements }`, the braces included."""
-        self.open()
+        self.deeper(self.open())
         body = self.statements()
         self.close()
+        self.nesting -= 1
         return body
 
     def _at_section(self, sections: bool) -> bool:
@@ -151,6 +152,7 @@ class Statements(Expressions):
         self.deeper(layer)
         body = self.statements()
         self.close()
+        self.nesting -= 1
         return Statement(name, self.name(layer), (), body, self._count(), self.since(first))
 
     def _no_parentheses(self, layer: Token) -> tuple[Argument, ...]:

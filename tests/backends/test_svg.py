@@ -219,7 +219,7 @@ def test_a_gpt_shows_what_a_paper_shows() -> None:
     texts = ["".join(t.itertext()) for t in root.iter(f"{SVG}text")]
     for expected in (
         "Gpt2", "124,439,808 parameters  ·  1,024 tokens of context  ·  vocabulary of 50,257", "× 12", "38.6 M",
-        "7.09 M", "(B, T, 768)", "(B, T, 3072)", "logits(B, T, 50257) float32", "input_ids(B, T) int64", "tied to wte",
+        "7.09 M", "(B, T, 768)", "(B, T, 3072)", "logits", "(B, T, 50257) float32", "input_ids", "tied to wte",
         "num_heads=12, causal=true, dropout=0.1", "attention", "embedding", "normalization", "shared weight",
     ):  # fmt: skip
         assert expected in texts, expected

@@ -7,11 +7,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neural.data.loader import MANY, Batches, evaluation_batches, prefetch, split
 from neural.data.permutation import KEYS, permuted
+
+untimed = settings(deadline=None)  # other work on the machine is no failure
 
 
 class Store:
@@ -28,6 +30,7 @@ def keys(seed: int) -> np.ndarray:
     return np.random.SeedSequence(seed).generate_state(KEYS, np.uint64)
 
 
+@untimed
 @given(size=st.integers(1, 3000), seed=st.integers(0, 1000))
 def test_a_permutation(size: int, seed: int) -> None:
     assert sorted(permuted(np.arange(size), size, keys(seed)).tolist()) == list(range(size))
@@ -63,6 +66,7 @@ def batches(length: int, context: int, batch_size: int, seed: int = 0, start: in
     return Batches(Store(start + length), start, start + length, context=context, batch_size=batch_size, seed=seed)
 
 
+@untimed
 @given(**SHAPES, seed=st.integers(0, 1 << 40), start=st.integers(0, 99), epoch=st.integers(0, 5))
 def test_an_epoch(length: int, context: int, batch_size: int, seed: int, start: int, epoch: int) -> None:
     """Windows of context + 1 that follow one another in the range; no input twice; at most one window given up."""
@@ -79,6 +83,7 @@ def test_an_epoch(length: int, context: int, batch_size: int, seed: int, start: 
     assert starts.min() >= start and starts.max() + context + 1 <= start + length
 
 
+@untimed
 @given(**SHAPES, index=st.integers(0, 1 << 33))
 def test_a_batch(length: int, context: int, batch_size: int, index: int) -> None:
     if length <= context:

@@ -20,7 +20,7 @@ JOINT = 24.0
 FRAME_HEADER, FRAME_PADDING, FRAME_FOOT = 30.0, 18.0, 16.0
 STACK = 4.0  # how far each of the two shadows of a repeated frame stands out
 BADGE = 9.0  # padding of "× 12", on both sides
-GAP = 10.0
+GAP = 13.0
 
 SIGNS = {"+": "+", "*": "×"}
 

@@ -8,6 +8,7 @@ from functools import singledispatch
 from xml.sax.saxutils import escape
 
 from neural.backends.svg.cells import CARD_PADDING, DETAIL, FRAME_HEADER, LABEL, NAME, STACK, TITLE, badge_width
+from neural.backends.svg.letters import text_width
 from neural.backends.svg.palette import BADGE as BADGE_FILL
 from neural.backends.svg.palette import (
     FAINT,
@@ -47,7 +48,7 @@ def document(
 
 def clean(text: str) -> str:
     """Text that is only text to XML, in elements and in attributes."""
-    return text
+    return escape(_NOT_XML.sub("\ufffd", text), {'"': "&quot;", "'": "&apos;"})
 
 
 @singledispatch
@@ -103,10 +104,11 @@ def _(item: Joint) -> str:
 @drawn.register
 def _(item: Pill) -> str:
     r = item.rect
-    x, y = r.middle
-    after = _then(item.detail, DETAIL, f' font-family="{MONO}"')
-    text = line_of(x, y + 4.3, item.text, TITLE, INK, weight=600, anchor="middle", after=after)
-    return _group("end", "", [rectangle(r, r.h / 2, PILL_FILL, PILL_LINE, "box"), text])
+    (x, y), detail = r.middle, text_width(item.detail, DETAIL, mono=True)
+    between = x + (text_width(item.text, TITLE, bold=True) - detail) / 2
+    name = line_of(between - 4, y + 4.3, item.text, TITLE, INK, weight=600, anchor="end")
+    shape = line_of(between + 4, y + 4.3, item.detail, DETAIL, SOFT, mono=True)
+    return _group("end", "", [rectangle(r, r.h / 2, PILL_FILL, PILL_LINE, "box"), name, shape])
 
 
 @drawn.register
@@ -156,12 +158,8 @@ def rounded(points: tuple[Point, ...]) -> str:
 
 
 def _titled(x: float, y: float, title: str, name: str) -> str:
-    return line_of(x, y, title, TITLE, INK, weight=600, after=_then(name, NAME) if name else "")
-
-
-def _then(text: str, size: float, more: str = "") -> str:
-    """A softer word behind the first."""
-    return f'<tspan dx="8" font-weight="400" font-size="{size}" fill="{SOFT}"{more}>{clean(text)}</tspan>'
+    after = f'<tspan dx="8" font-weight="400" font-size="{NAME}" fill="{SOFT}">{clean(name)}</tspan>' if name else ""
+    return line_of(x, y, title, TITLE, INK, weight=600, after=after)
 
 
 def _header(r: Rect) -> str:
