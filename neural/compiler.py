@@ -132,7 +132,11 @@ def _choose(definitions: Definitions, name: str | None, messages: Messages) -> t
         )
     elif not names and not messages.errors:
         imported = [i for f in definitions.files for i in f.items if isinstance(i, tree.Network)]
-        hint = "a network is not imported: name the file that it stands in" if imported else "write `network Name { input: (…) layers: … }`"
+        hint = (
+            "a network is not imported: name the file that it stands in"
+            if imported
+            else "write `network Name { input: (…) layers: … }`"
+        )
         messages.error("N009", "the file has no network", None, hint=hint)
     else:
         return definitions.networks[name or names[0]] if names else None

@@ -77,7 +77,9 @@ def _name_of(
         raise messages.error("N301", f"{owner} has no argument `{name}`", argument.name.span, **help_)
     if name in places:
         second = (Label(places[name], "given here already"),)
-        raise messages.error("N310", f"`{name}` is given twice", argument.span, "again here", secondary=second, hint="keep one")
+        raise messages.error(
+            "N310", f"`{name}` is given twice", argument.span, "again here", secondary=second, hint="keep one"
+        )
     return name
 
 

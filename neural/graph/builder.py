@@ -67,7 +67,17 @@ class BlockBuilder:
             shapes, dtype = layer.shape(*inputs), layer.dtype(*inputs)
             _countable(layer, inputs, shapes)
         outputs = tuple(Value(name if len(shapes) == 1 else f"{name}.{i}", s, dtype) for i, s in enumerate(shapes))
-        node = Node(layer, name, tuple(v.name for v in inputs), outputs, span, repeat, arguments, weights_from, not name.startswith("%"))
+        node = Node(
+            layer,
+            name,
+            tuple(v.name for v in inputs),
+            outputs,
+            span,
+            repeat,
+            arguments,
+            weights_from,
+            not name.startswith("%"),
+        )
         self.nodes.append(node)
         return node
 
@@ -94,7 +104,12 @@ class BlockBuilder:
             base = self._bases[node.name]
             plural = base + "s" if node.repeat is not None else base
             candidate = plural
-            while candidate in taken or candidate in MODULE_ATTRIBUTES or candidate != identifier(candidate) or (counts[base] > 1 and candidate == plural):
+            while (
+                candidate in taken
+                or candidate in MODULE_ATTRIBUTES
+                or candidate != identifier(candidate)
+                or (counts[base] > 1 and candidate == plural)
+            ):
                 numbers[plural] += 1
                 candidate = f"{plural}_{numbers[plural]}"
             taken.add(candidate)
@@ -123,8 +138,13 @@ def _rename(name: str, final: dict[str, str]) -> str:
     return final.get(head, head) + dot + tail
 
 
-def outward(shape: tuple[Arg, ...], inputs: tuple[Value, ...], arguments: tuple[tuple[str, Arg], ...]) -> tuple[Arg, ...]:
+def outward(
+    shape: tuple[Arg, ...], inputs: tuple[Value, ...], arguments: tuple[tuple[str, Arg], ...]
+) -> tuple[Arg, ...]:
     """A shape of a block in the terms of its caller: by argument or by input where one has that value, else by its root."""
     known = {arg.value: arg for _, arg in reversed(arguments) if isinstance(arg.value, int)}
     known |= {a.value: a for v in inputs for a in v.shape if not a.axis}
-    return tuple(a if a.axis or a.value not in known else known[a.value] for a in (x if x.axis else x.named(x.root) for x in shape))
+    return tuple(
+        a if a.axis or a.value not in known else known[a.value]
+        for a in (x if x.axis else x.named(x.root) for x in shape)
+    )

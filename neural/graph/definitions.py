@@ -39,7 +39,9 @@ def read_source(path: Path, messages: Messages, place: Span | None = None) -> So
         raw = path.read_bytes()
     except FileNotFoundError:
         near = nearest(path.name, [p.name for p in path.parent.glob("*.neural")]) if path.parent.is_dir() else None
-        raise messages.error("N001", f"there is no file {path}", place, hint=f"did you mean {path.parent / near}?" if near else None) from None
+        raise messages.error(
+            "N001", f"there is no file {path}", place, hint=f"did you mean {path.parent / near}?" if near else None
+        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise messages.error("N004", f"{path} cannot be read: {reason.lower()}", place) from None
@@ -49,7 +51,12 @@ def read_source(path: Path, messages: Messages, place: Span | None = None) -> So
         return Source(str(path), raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise messages.error("N006", f"{path} is not UTF-8 text", place, notes=(f"byte {error.start} (line {line}) is {raw[error.start]:#04x}",)) from None
+        raise messages.error(
+            "N006",
+            f"{path} is not UTF-8 text",
+            place,
+            notes=(f"byte {error.start} (line {line}) is {raw[error.start]:#04x}",),
+        ) from None
 
 
 def gather(main: Source, messages: Messages) -> Definitions:
@@ -108,7 +115,9 @@ def _define(table: dict, item, what: str, messages: Messages) -> None:
 
 def _twice(what: str, item, first, messages: Messages) -> None:
     where = (Label(first.name.span, "first here"),)
-    messages.error("N202", f"the {what} `{item.name.text}` is defined twice", item.name.span, "again here", secondary=where)
+    messages.error(
+        "N202", f"the {what} `{item.name.text}` is defined twice", item.name.span, "again here", secondary=where
+    )
 
 
 class FileParams:
@@ -136,7 +145,9 @@ class FileParams:
         if name in self._open:
             cycle = " → ".join([*self._open[self._open.index(name) :], name])
             title = f"parameters define each other in a circle: {cycle}"
-            raise self.messages.error("N204", title, ref.span, "needs itself", hint="give one of them a value of its own")
+            raise self.messages.error(
+                "N204", title, ref.span, "needs itself", hint="give one of them a value of its own"
+            )
         if name in self.sets:
             self._values[name] = self._named(name, Arg.of(self.sets[name]))
             if name not in self.declared:

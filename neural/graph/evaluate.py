@@ -34,7 +34,10 @@ class Scope:
     """The parameters that a define or a network can read."""
 
     def __init__(
-        self, parameters: dict[str, Arg | None], outer: Callable[[Ref], Arg] | None = None, outer_names: tuple[str, ...] = ()
+        self,
+        parameters: dict[str, Arg | None],
+        outer: Callable[[Ref], Arg] | None = None,
+        outer_names: tuple[str, ...] = (),
     ) -> None:
         self.parameters = parameters  # None: a mistake was told, or the value is not known
         self.outer = outer
@@ -61,7 +64,9 @@ class Scope:
         return arg
 
 
-def evaluate(expr: Expr, scope: Scope, messages: Messages, values: Callable[[Call, Scope], object] | None = None) -> Arg:
+def evaluate(
+    expr: Expr, scope: Scope, messages: Messages, values: Callable[[Call, Scope], object] | None = None
+) -> Arg:
     """The value of an expression. Raises Poisoned after a message. `values` makes sense of calls such as Rope(…)."""
     match expr:
         case Literal(value=value, span=span):
@@ -72,13 +77,18 @@ def evaluate(expr: Expr, scope: Scope, messages: Messages, values: Callable[[Cal
         case Unary(operand=operand, span=span):
             arg = evaluate(operand, scope, messages, values)
             if not _number(arg):
-                raise messages.error("N303", f"`-` takes a number, and this is {_kind(arg)}", operand.span, called=reads(operand))
+                raise messages.error(
+                    "N303", f"`-` takes a number, and this is {_kind(arg)}", operand.span, called=reads(operand)
+                )
             return Arg(-arg.value, f"-{_bracket(arg.text, 3)}", f"-{_bracket(arg.root, 3)}")
         case Sequence(kind=kind, items=items):
             args = [evaluate(i, scope, messages, values) for i in items]
             close = "()" if kind == "tuple" else "[]"
             comma = "," if kind == "tuple" and len(args) == 1 else ""
-            text, root = (f"{close[0]}{', '.join(parts)}{comma}{close[1]}" for parts in ([a.text for a in args], [a.root for a in args]))
+            text, root = (
+                f"{close[0]}{', '.join(parts)}{comma}{close[1]}"
+                for parts in ([a.text for a in args], [a.root for a in args])
+            )
             return Arg(tuple(a.value for a in args), text, root)
         case Binary():
             return _binary(expr, scope, messages, values)
@@ -86,7 +96,9 @@ def evaluate(expr: Expr, scope: Scope, messages: Messages, values: Callable[[Cal
             return _first_choice(expr, scope, messages)
         case Call(callee=callee, span=span):
             if values is None:
-                raise messages.error("N304", f"`{callee.text}(…)` is not a value", span, "expected a number, a string or the like")
+                raise messages.error(
+                    "N304", f"`{callee.text}(…)` is not a value", span, "expected a number, a string or the like"
+                )
             return Arg(values(expr, scope), span.text, span.text)
         case Map(span=span):
             raise messages.error("N304", "`{ … }` is not a value here", span, "expected a number, a string or the like")
@@ -170,7 +182,10 @@ def _apply(node: Binary, left: Arg, right: Arg, messages: Messages) -> Arg:
     if op == "/" and isinstance(value, int):
         op = "//"
     p = PRECEDENCE[op]
-    pair = [(_bracket(a, p + (op == "**")), _bracket(b, p + (op in ("-", "/", "//", "*")))) for a, b in ((left.text, right.text), (left.root, right.root))]
+    pair = [
+        (_bracket(a, p + (op == "**")), _bracket(b, p + (op in ("-", "/", "//", "*"))))
+        for a, b in ((left.text, right.text), (left.root, right.root))
+    ]
     return Arg(value, *(f"{a} {op} {b}" for a, b in pair))
 
 
@@ -230,7 +245,13 @@ def _first_choice(call: Call, scope: Scope, messages: Messages) -> Arg:
 def _check_range(inner: Call, values: list[Arg], named: dict[str, Argument], scope: Scope, messages: Messages) -> None:
     unknown = set(named) - ({"step"} if inner.callee.text == "range" else set())
     numbers = all(_number(v) for v in values)
-    if len(values) != 2 or unknown or not numbers or values[0].value > values[1].value or (inner.callee.text == "log_range" and values[0].value <= 0):
+    if (
+        len(values) != 2
+        or unknown
+        or not numbers
+        or values[0].value > values[1].value
+        or (inner.callee.text == "log_range" and values[0].value <= 0)
+    ):
         expected = "low and high, low not above high" + (" and above 0" if inner.callee.text == "log_range" else "")
         form = "HPO(range(low, high, step=…))" if inner.callee.text == "range" else "HPO(log_range(low, high))"
         raise messages.error("N307", f"{inner.callee.text} takes {expected}", inner.span, hint=f"write {form}")

@@ -70,7 +70,11 @@ class Block:
         """What its layers need, each once, in the order of first use."""
         values, found = self.values(), {}
         for node in self.nodes:
-            inner = node.layer.effects() if isinstance(node.layer, Block) else node.layer.effects(*(values[i] for i in node.inputs))
+            inner = (
+                node.layer.effects()
+                if isinstance(node.layer, Block)
+                else node.layer.effects(*(values[i] for i in node.inputs))
+            )
             found.update(dict.fromkeys(inner))
         return tuple(found)
 

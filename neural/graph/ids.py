@@ -13,7 +13,9 @@ def embeds(
     statement: Statement, names: tuple[str, ...], *, flows: bool, defines: Mapping[str, Define], depth: int = 8
 ) -> bool:
     """Whether a statement embeds a value of one of these names, or, where nothing is named, the one that flows in."""
-    named = [a.value.name for a in statement.arguments if a.name is None and isinstance(a.value, Ref) and not a.value.dollar]
+    named = [
+        a.value.name for a in statement.arguments if a.name is None and isinstance(a.value, Ref) and not a.value.dollar
+    ]
     if not (flows and not named) and not set(names) & set(named):
         return False
     define = defines.get(statement.layer.text)
@@ -23,7 +25,11 @@ def embeds(
 
 
 def embedder(
-    statements: tuple[Statement, ...], names: tuple[str, ...], flows: bool, defines: Mapping[str, Define], depth: int = 8
+    statements: tuple[Statement, ...],
+    names: tuple[str, ...],
+    flows: bool,
+    defines: Mapping[str, Define],
+    depth: int = 8,
 ) -> int | None:
     """The place of the first statement that embeds a value. flows: the first statement reads it where it names none."""
     found = (

@@ -29,7 +29,10 @@ def interpret(
     weights: by PyTorch's names, tied ones once. attention_mask: (B, T), 1 for tokens and 0 for padding.
     """
     shared = tied(network.block)
-    full = {**weights, **{target: _tied_value(weights, target, source, network.block) for target, source in shared.items()}}
+    full = {
+        **weights,
+        **{target: _tied_value(weights, target, source, network.block) for target, source in shared.items()},
+    }
     names = [v.name for v in network.block.inputs]
     length = inputs[names.index(network.sequence)].shape[1] if network.sequence else 0
     state = {"attention_mask": attention_mask, "positions": np.arange(length)}
@@ -41,7 +44,9 @@ def _tied_value(weights: Mapping[str, np.ndarray], target: str, source: str, blo
     return weights[source].T if target in transposed else weights[source]
 
 
-def _run(block: Block, weights: Mapping[str, np.ndarray], inputs: tuple[np.ndarray, ...], state: dict[str, Any], prefix: str) -> np.ndarray:
+def _run(
+    block: Block, weights: Mapping[str, np.ndarray], inputs: tuple[np.ndarray, ...], state: dict[str, Any], prefix: str
+) -> np.ndarray:
     values = dict(zip((v.name for v in block.inputs), inputs, strict=True))
     for node in block.nodes:
         given = tuple(values[i] for i in node.inputs)
@@ -54,7 +59,9 @@ def _run(block: Block, weights: Mapping[str, np.ndarray], inputs: tuple[np.ndarr
     return values[block.outputs[0]]
 
 
-def _apply(node: Node, weights: Mapping[str, np.ndarray], inputs: tuple[np.ndarray, ...], state: dict[str, Any], prefix: str) -> Any:
+def _apply(
+    node: Node, weights: Mapping[str, np.ndarray], inputs: tuple[np.ndarray, ...], state: dict[str, Any], prefix: str
+) -> Any:
     if isinstance(node.layer, Block):
         return _run(node.layer, weights, inputs, state, prefix)
     own = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}

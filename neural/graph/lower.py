@@ -27,7 +27,11 @@ ANYTHING = Kind("a value", lambda _: True)
 SPECIAL = ("tied_to", "weights")  # arguments that every layer takes
 MOST_INSTANCES = 4096  # calls of defines, each lowered by itself
 DEEPEST = 64  # defines within defines
-ADDED = ("d_model", "in_features", "length")  # what the axes of a block's input are called where no parameter gives them
+ADDED = (
+    "d_model",
+    "in_features",
+    "length",
+)  # what the axes of a block's input are called where no parameter gives them
 
 
 @dataclass
@@ -83,9 +87,17 @@ class Lowering:
             running, i = out, i + 1
         return running
 
-    def _repeats(self, statement: Statement, running: Value | None, out: Value | None, first: int, frame: Frame) -> bool:
+    def _repeats(
+        self, statement: Statement, running: Value | None, out: Value | None, first: int, frame: Frame
+    ) -> bool:
         """Whether equal statements from here on may become one with a count."""
-        if running is None or out is None or statement.name or statement.repeat or len(frame.builder.nodes) != first + 1:
+        if (
+            running is None
+            or out is None
+            or statement.name
+            or statement.repeat
+            or len(frame.builder.nodes) != first + 1
+        ):
             return False
         node = frame.builder.nodes[-1]
         return isinstance(node.layer, Block) and node.inputs == (running.name,) and same(running.shape, out.shape)
@@ -97,7 +109,9 @@ class Lowering:
         if name == "input" or name in frame.values or name in frame.scope.parameters:
             what = "a value" if name in frame.values or name == "input" else "a parameter"
             label = "a second meaning"
-            self.messages.error("N203", f"`{name}` is {what} already", statement.name.span, label, hint="choose another name")
+            self.messages.error(
+                "N203", f"`{name}` is {what} already", statement.name.span, label, hint="choose another name"
+            )
         else:
             frame.values[name] = out
         if len(frame.builder.nodes) > first:
@@ -110,12 +124,16 @@ class Lowering:
         if at is not None and not inside:
             seen = (Label(statement.layer.span, "in this layer"),)
         elif at is None:
-            values = [a for a in statement.arguments if a.name is None and isinstance(a.value, Ref) and not a.value.dollar]
+            values = [
+                a for a in statement.arguments if a.name is None and isinstance(a.value, Ref) and not a.value.dollar
+            ]
             known = [(a.span, frame.values.get(a.value.name)) for a in values]
             seen = tuple(Label(span, draw(v.shape)) for span, v in known if v) if len(known) > 1 else ()
         place = at or statement.layer.span
         called = at is None or bool(inside)
-        self.messages.error(mismatch.code, mismatch.title, place, mismatch.label, secondary=seen, hint=mismatch.hint, called=called)
+        self.messages.error(
+            mismatch.code, mismatch.title, place, mismatch.label, secondary=seen, hint=mismatch.hint, called=called
+        )
 
     def _statement(self, statement: Statement, running: Value | None, frame: Frame) -> Value:
         name = statement.layer.text
@@ -129,10 +147,14 @@ class Lowering:
         if name in REGISTRY:
             return self._layer(REGISTRY[name], statement, inputs, arguments, frame)
         known = [*self.definitions.defines, *REGISTRY, "Residual"]
-        help_ = suggestion(name, known, statement.layer.span, f"write `define {name}(…) {{ … }}`, or import the file that has it")
+        help_ = suggestion(
+            name, known, statement.layer.span, f"write `define {name}(…) {{ … }}`, or import the file that has it"
+        )
         raise self.messages.error("N207", f"there is no layer `{name}`", statement.layer.span, **help_)
 
-    def _inputs(self, statement: Statement, running: Value | None, frame: Frame) -> tuple[tuple[Value | None, ...], tuple[Argument, ...]]:
+    def _inputs(
+        self, statement: Statement, running: Value | None, frame: Frame
+    ) -> tuple[tuple[Value | None, ...], tuple[Argument, ...]]:
         """The values that the first positional arguments name, and the arguments that are left."""
         named: list[Value | None] = []
         for argument in statement.arguments:
@@ -150,7 +172,12 @@ class Lowering:
                 hint = f"values come first: `{statement.layer.text}({late.name}, …)`"
                 title = f"the value `{late.name}` stands behind an argument"
                 raise self.messages.error("N208", title, argument.span, secondary=(first,), hint=hint)
-            if argument.name is None and isinstance(late, Ref) and not late.dollar and late.name not in frame.scope.names():
+            if (
+                argument.name is None
+                and isinstance(late, Ref)
+                and not late.dollar
+                and late.name not in frame.scope.names()
+            ):
                 self._no_value(late, statement, frame)
         return tuple(named) or (running,), rest
 
@@ -175,7 +202,9 @@ class Lowering:
             if argument.name.text == "weights":
                 if not isinstance(argument.value, Literal) or not isinstance(argument.value.value, str):
                     hint = 'write it in quotes: `weights="model.safetensors"`'
-                    raise self.messages.error("N312", "`weights` takes the name of a file", argument.value.span, hint=hint)
+                    raise self.messages.error(
+                        "N312", "`weights` takes the name of a file", argument.value.span, hint=hint
+                    )
                 weights = argument.value.value
                 self.check_weights(weights, argument.value.span)
                 continue
@@ -195,7 +224,11 @@ class Lowering:
 
     def check_weights(self, file: str, span: Span) -> None:
         """Warn of weights that are not there yet."""
-        if not file.startswith("hf:") and not (Path(span.source.name).parent / file).exists():
+        try:
+            there = file.startswith("hf:") or (Path(span.source.name).parent / file).exists()
+        except OSError:  # a name that no file can have
+            there = False
+        if not there:
             self.messages.warning("N211", f"there is no file {file} yet", span, "needed when the program runs")
 
     def _repeat(self, statement: Statement, scope: Scope) -> Arg | None:
@@ -209,22 +242,34 @@ class Lowering:
 
     # Layers
 
-    def _layer(self, cls: type, statement: Statement, inputs: tuple[Value | None, ...], arguments, frame: Frame) -> Value:
+    def _layer(
+        self, cls: type, statement: Statement, inputs: tuple[Value | None, ...], arguments, frame: Frame
+    ) -> Value:
         name = statement.layer.text
         declared = parameters(cls)
-        given, places = bind(name, declared, arguments, frame.scope, self.messages, statement.layer.span, skip=lambda n: n in SPECIAL)
+        given, places = bind(
+            name, declared, arguments, frame.scope, self.messages, statement.layer.span, skip=lambda n: n in SPECIAL
+        )
         weights, tied, place = self._special(statement, frame)
         repeat = self._repeat(statement, frame.scope)
         self._arity(cls, name, inputs, statement)
         known = self._readable(cls, inputs, statement)
         layer = cls(**with_defaults(declared, given))
-        if repeat is not None and tied is None and len(known) == 1 and isinstance(layer, Layer) and layer.effects(*known):
+        if (
+            repeat is not None
+            and tied is None
+            and len(known) == 1
+            and isinstance(layer, Layer)
+            and layer.effects(*known)
+        ):
             return self._repeated(replace(statement, arguments=arguments), known[0], repeat, frame)
         own = statement.name.text if statement.name else None
         try:
             if isinstance(layer, Composite):
                 block, passed = self._composite(layer, name, known, given)
-                node = frame.builder.add(block, known, name=own, kind=name, span=statement.span, arguments=passed, weights_from=weights)
+                node = frame.builder.add(
+                    block, known, name=own, kind=name, span=statement.span, arguments=passed, weights_from=weights
+                )
             else:
                 node = frame.builder.add(layer, known, name=own, kind=name, span=statement.span, weights_from=weights)
         except Mismatch as mismatch:
@@ -237,37 +282,59 @@ class Lowering:
     def _arity(self, cls: type, name: str, inputs: tuple[Value | None, ...], statement: Statement) -> None:
         low, high = cls.arity
         if not low <= len(inputs) <= high:
-            wanted = f"{low} or more values" if high > 9 else f"{low} to {high} values" if high > low else f"{low} value{'s' * (low != 1)}"
+            wanted = (
+                f"{low} or more values"
+                if high > 9
+                else f"{low} to {high} values"
+                if high > low
+                else f"{low} value{'s' * (low != 1)}"
+            )
             joined = "join them first: `Concatenate(a, b)` or `Add(a, b)`"
             hint = f"name them: `a = …`, `b = …`, then `{name}(a, b)`" if low > 1 else joined
-            raise self.messages.error("N403", f"{name} takes {wanted}, and has {len(inputs)}", statement.layer.span, hint=hint)
+            raise self.messages.error(
+                "N403", f"{name} takes {wanted}, and has {len(inputs)}", statement.layer.span, hint=hint
+            )
 
     def _readable(self, cls: type, inputs: tuple[Value | None, ...], statement: Statement) -> tuple[Value, ...]:
         """The inputs, when they are known and none is ids that this layer would take for numbers."""
         known = _known(inputs)
         if any(v.dtype == "int64" for v in known) and not cls.takes_ids:
             title = f"{statement.layer.text} takes numbers, and this input is token ids"
-            raise self.messages.error("N405", title, statement.layer.span, hint="put an Embedding between the input and this layer")
+            raise self.messages.error(
+                "N405", title, statement.layer.span, hint="put an Embedding between the input and this layer"
+            )
         return known
 
     def _tie(self, node: Node, source: Node, place: Argument, inputs: tuple[Value, ...], frame: Frame) -> None:
         values = {v.name: v for v in (*frame.builder.inputs, *(v for n in frame.builder.nodes for v in n.outputs))}
         shapes = []
         for n in (source, node):
-            own = {} if isinstance(n.layer, Block) else {w.name: w.shape for w in n.layer.weights(*(values[i] for i in n.inputs))}
+            own = (
+                {}
+                if isinstance(n.layer, Block)
+                else {w.name: w.shape for w in n.layer.weights(*(values[i] for i in n.inputs))}
+            )
             shapes.append(own.get("weight") if n.repeat is None else None)
         if None in shapes or any(len(s) != 2 for s in shapes):
             title = "only layers with one matrix share it: Dense, Output and Embedding"
-            raise self.messages.error("N210", title, place.value.span, secondary=_seen(source, "this has none") if shapes[0] is None else ())
+            raise self.messages.error(
+                "N210", title, place.value.span, secondary=_seen(source, "this has none") if shapes[0] is None else ()
+            )
         if shapes[0] != shapes[1] and shapes[0] != shapes[1][::-1]:
             title = f"a weight of {shapes[1]} cannot be one of {shapes[0]}"
-            raise self.messages.error("N413", title, place.value.span, "the other layer's", secondary=_seen(source, f"this is {shapes[0]}"))
+            raise self.messages.error(
+                "N413", title, place.value.span, "the other layer's", secondary=_seen(source, f"this is {shapes[0]}")
+            )
         transposed = shapes[0] != shapes[1]
         if transposed and not hasattr(node.layer, "use_bias"):
-            raise self.messages.error("N413", f"a table of {shapes[1]} cannot be a weight of {shapes[0]}", place.value.span)
+            raise self.messages.error(
+                "N413", f"a table of {shapes[1]} cannot be a weight of {shapes[0]}", place.value.span
+            )
         frame.builder.ties.append(Tie(node.name, source.name, transposed))
 
-    def _counted(self, node: Node, repeat: Arg | None, inputs: tuple[Value, ...], statement: Statement, frame: Frame) -> Value:
+    def _counted(
+        self, node: Node, repeat: Arg | None, inputs: tuple[Value, ...], statement: Statement, frame: Frame
+    ) -> Value:
         out = node.outputs[0]
         if repeat is None:
             return out
@@ -279,7 +346,9 @@ class Lowering:
             hint = "let it end with the shape that it began with"
             raise self.messages.error("N414", title, statement.layer.span, hint=hint)
         if any(t.target == node.name for t in frame.builder.ties):
-            raise self.messages.error("N414", "copies have weights of their own, and this one's is tied", statement.repeat.span)
+            raise self.messages.error(
+                "N414", "copies have weights of their own, and this one's is tied", statement.repeat.span
+            )
         return frame.builder.repeat(node, repeat).outputs[0]
 
     # Blocks
@@ -288,7 +357,9 @@ class Lowering:
         shortcut = self._shortcut(statement)
         repeat = self._repeat(statement, frame.scope)
         if not statement.body:
-            raise self.messages.error("N206", "Residual needs a body", statement.layer.span, "empty", hint="write `Residual { … }`")
+            raise self.messages.error(
+                "N206", "Residual needs a body", statement.layer.span, "empty", hint="write `Residual { … }`"
+            )
         if repeat is not None:
             return self._repeated(statement, running, repeat, frame)
         body = self.body(statement.body, running, frame)
@@ -312,7 +383,9 @@ class Lowering:
             call = argument.value
             if argument.name is None or argument.name.text != "shortcut" or not isinstance(call, Call):
                 span = argument.span
-                raise self.messages.error("N301", "Residual takes `shortcut=Layer(…)` and nothing else", span, hint="write `Residual { … }`")
+                raise self.messages.error(
+                    "N301", "Residual takes `shortcut=Layer(…)` and nothing else", span, hint="write `Residual { … }`"
+                )
             return Statement(None, call.callee, call.arguments, None, None, call.span)
         return None
 
@@ -338,22 +411,32 @@ class Lowering:
         node = frame.builder.add(block, (running,), name=own, kind=kind, span=statement.span, arguments=tuple(passed))
         return self._counted(node, repeat, (running,), statement, frame)
 
-    def _call(self, define: Define, statement: Statement, inputs: tuple[Value | None, ...], arguments, frame: Frame) -> Value:
+    def _call(
+        self, define: Define, statement: Statement, inputs: tuple[Value | None, ...], arguments, frame: Frame
+    ) -> Value:
         name = define.name.text
         if name in REGISTRY:
             self.messages.note("N212", f"`{name}` here is the define, and hides the built-in layer", define.name.span)
         if name in self._open or len(self._open) >= DEEPEST:
             circle = " → ".join([*self._open, name][-4:])
-            raise self.messages.error("N213", f"`{name}` is made of itself: {circle}", statement.layer.span, "recursion never ends")
-        declared = tuple(Parameter(p.name.text, ANYTHING, MISSING if p.default is None else None, "") for p in define.parameters)
-        given, places = bind(name, declared, arguments, frame.scope, self.messages, statement.layer.span, skip=lambda n: n in SPECIAL)
+            raise self.messages.error(
+                "N213", f"`{name}` is made of itself: {circle}", statement.layer.span, "recursion never ends"
+            )
+        declared = tuple(
+            Parameter(p.name.text, ANYTHING, MISSING if p.default is None else None, "") for p in define.parameters
+        )
+        given, places = bind(
+            name, declared, arguments, frame.scope, self.messages, statement.layer.span, skip=lambda n: n in SPECIAL
+        )
         weights, tied, place = self._special(statement, frame)
         if tied is not None:
             raise self.messages.error("N210", "a define has no weight of its own to share", place.span)
         repeat = self._repeat(statement, frame.scope)
         if len(inputs) != 1:
             hint = "join them first: `Concatenate(a, b)` or `Add(a, b)`"
-            raise self.messages.error("N403", f"{name} takes 1 value, and has {len(inputs)}", statement.layer.span, hint=hint)
+            raise self.messages.error(
+                "N403", f"{name} takes 1 value, and has {len(inputs)}", statement.layer.span, hint=hint
+            )
         known = _known(inputs)
         self.messages.calls.append(statement.layer.span)
         try:
@@ -361,7 +444,9 @@ class Lowering:
         finally:
             self.messages.calls.pop()
         own = statement.name.text if statement.name else None
-        node = frame.builder.add(block, known, name=own, kind=name, span=statement.span, arguments=passed, weights_from=weights)
+        node = frame.builder.add(
+            block, known, name=own, kind=name, span=statement.span, arguments=passed, weights_from=weights
+        )
         return self._counted(node, repeat, known, statement, frame)
 
     def _instantiate(
@@ -392,7 +477,9 @@ class Lowering:
         lifted = [Param(identifier(n), a) for n, a in scope.lifted.items()]
         passed += [(identifier(n), a) for n, a in given.items()]
         passed += [(identifier(n), self._handed_down(n, frame)) for n in scope.lifted]
-        every = sorted((*axes, *params, *lifted), key=lambda p: p.default is not None)  # what defaults read stands before them
+        every = sorted(
+            (*axes, *params, *lifted), key=lambda p: p.default is not None
+        )  # what defaults read stands before them
         block = builder.finish(name, tuple(every), out)
         self.warn_of_unread(block)
         return block, tuple(passed)
@@ -427,18 +514,28 @@ class Lowering:
         found = set()
         for statement in shorthand._every(define.body):
             for argument in statement.arguments:
-                keyed = argument.name and (argument.name.text in ("units", "output_dim") or isinstance(argument.value, Ref) and argument.value.name == argument.name.text)
+                keyed = argument.name and (
+                    argument.name.text in ("units", "output_dim")
+                    or (isinstance(argument.value, Ref)
+                    and argument.value.name == argument.name.text)
+                )
                 if isinstance(argument.value, Ref) and keyed:
                     found.add(argument.value.name)
         return found
 
-    def _inward(self, outer: Value, bound: list[tuple[str, Arg, Arg]], scope: Scope, widths: set[str] = frozenset()) -> Value:
+    def _inward(
+        self, outer: Value, bound: list[tuple[str, Arg, Arg]], scope: Scope, widths: set[str] = frozenset()
+    ) -> Value:
         """The input in the terms of the block: its width by a parameter that has the value, else by one that is added."""
 
         def inside(axis: Arg, last: bool) -> Arg:
             if axis.axis == "B":
                 return axis
-            equal = [(own, passed.text == axis.text, n in widths) for n, own, passed in bound if type(passed.value) is int and passed.value == axis.value]
+            equal = [
+                (own, passed.text == axis.text, n in widths)
+                for n, own, passed in bound
+                if type(passed.value) is int and passed.value == axis.value
+            ]
             if last and equal:
                 return replace(axis, text=max(equal, key=lambda e: e[1:])[0].text)
             features = "d_model" if len(outer.shape) == 3 else "in_features"
@@ -447,8 +544,14 @@ class Lowering:
 
         return Value("x", tuple(inside(a, i == len(outer.shape) - 1) for i, a in enumerate(outer.shape)), outer.dtype)
 
-    def _composite(self, layer: Composite, name: str, inputs: tuple[Value, ...], given: dict[str, Arg]) -> tuple[Block, tuple]:
-        bound = {n: Arg(a.value, n, a.root) for n, a in given.items() if a.value is not None and not isinstance(a.value, bool)}
+    def _composite(
+        self, layer: Composite, name: str, inputs: tuple[Value, ...], given: dict[str, Arg]
+    ) -> tuple[Block, tuple]:
+        bound = {
+            n: Arg(a.value, n, a.root)
+            for n, a in given.items()
+            if a.value is not None and not isinstance(a.value, bool)
+        }
         inner = self._inward(inputs[0], [(n, bound[n], given[n]) for n in bound], Scope(bound))
         builder = BlockBuilder((inner,))
         inside = replace(layer, **bound)
@@ -485,7 +588,9 @@ class Lowering:
         for node in block.nodes:
             if node.span and not any(v.name in read for v in node.outputs):
                 hint = "remove it, or name it and read it below"
-                self.messages.warning("N214", "nothing reads the value of this statement", node.span, "computed in vain", hint=hint)
+                self.messages.warning(
+                    "N214", "nothing reads the value of this statement", node.span, "computed in vain", hint=hint
+                )
 
     def check_uncalled(self) -> None:
         """Tell the mistakes of defines that were never lowered, as far as they show without values."""
@@ -494,7 +599,9 @@ class Lowering:
                 self.messages.error("N206", f"the define `{name}` is empty", define.name.span, hint="give it a layer")
             if name in self.lowered:
                 continue
-            scope = Scope({p.name.text: None for p in define.parameters}, self.params.read, self.params.scope.outer_names)
+            scope = Scope(
+                {p.name.text: None for p in define.parameters}, self.params.read, self.params.scope.outer_names
+            )
             self._open.append(name)
             self.body(self.statements_of(define), None, Frame(scope, BlockBuilder(()), {"input": None}))
             self._open.pop()
@@ -509,7 +616,11 @@ def _known(inputs: tuple[Value | None, ...]) -> tuple[Value, ...]:
 def _added_axes(inner: Value, outer: Value, params: tuple[Param, ...]) -> tuple[list[Param], list[tuple[str, Arg]]]:
     """Constructor arguments for the axes of the input that no parameter gives, and what is passed for them."""
     own = {p.name for p in params}
-    axes = [(i, o) for i, o in zip(inner.shape, outer.shape, strict=True) if i.axis != "B" and i.text.startswith(ADDED) and i.text not in own]
+    axes = [
+        (i, o)
+        for i, o in zip(inner.shape, outer.shape, strict=True)
+        if i.axis != "B" and i.text.startswith(ADDED) and i.text not in own
+    ]
     return [Param(i.text, i) for i, _ in axes], [(i.text, o) for i, o in axes]
 
 

@@ -42,7 +42,9 @@ class Messages:
         if code.startswith("N4") if called is None else called:
             secondary += tuple(Label(place, "called here") for place in self.calls[: -CALLS - 1 : -1])
         primary = span and Label(span, shorten(label, LONGEST))
-        self.add(Diagnostic(code, shorten(title, LONGEST), primary, secondary, hint=hint and shorten(hint, LONGEST), **rest))
+        self.add(
+            Diagnostic(code, shorten(title, LONGEST), primary, secondary, hint=hint and shorten(hint, LONGEST), **rest)
+        )
         return Poisoned()
 
     def warning(self, code: str, title: str, span: Span, label: str = "", **rest: Any) -> None:

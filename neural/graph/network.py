@@ -28,7 +28,9 @@ from neural.syntax import tree
 TOKENIZER_SIZES = {"gpt2": 50257, "byte": 257}
 
 
-def lower_network(definitions: Definitions, params: FileParams, network: tree.Network, messages: Messages) -> Network | None:
+def lower_network(
+    definitions: Definitions, params: FileParams, network: tree.Network, messages: Messages
+) -> Network | None:
     """The graph, or None after mistakes."""
     lowering = Lowering(definitions, params, messages)
     scope = Scope({}, params.read, params.scope.outer_names)
@@ -61,7 +63,9 @@ def _check_whole(network: tree.Network, sections: dict, messages: Messages) -> N
         messages.error("N512", title, name.span, hint="; ".join(m[1] for m in missing))
 
 
-def _inputs(sections: dict, network: tree.Network, scope: Scope, messages: Messages) -> tuple[tuple[str, tuple[Arg, ...], Span], ...]:
+def _inputs(
+    sections: dict, network: tree.Network, scope: Scope, messages: Messages
+) -> tuple[tuple[str, tuple[Arg, ...], Span], ...]:
     """Name, shape without the batch, and place of each input."""
     if "input" not in sections:
         return ()
@@ -74,7 +78,12 @@ def _inputs(sections: dict, network: tree.Network, scope: Scope, messages: Messa
         except Poisoned:
             found.append((name, (), expr.span))
     if not entries:
-        messages.error("N513", "an input needs a name and a shape", value.span, hint="write `input: { left: (100,), right: (100,) }`")
+        messages.error(
+            "N513",
+            "an input needs a name and a shape",
+            value.span,
+            hint="write `input: { left: (100,), right: (100,) }`",
+        )
     return tuple(found)
 
 
@@ -98,15 +107,21 @@ def _input_shape(expr: tree.Expr, scope: Scope, messages: Messages) -> tuple[Arg
     for axis, item in zip(axes, expr.items, strict=True):
         if not SIZE.accepts(axis.value):
             hint = "leave the batch out: it has no length yet" if axis.value is None else None
-            raise messages.error("N513", f"an axis of an input is {SIZE.expected}", item.span, f"this is {shown(axis.value)}", hint=hint)
+            raise messages.error(
+                "N513", f"an axis of an input is {SIZE.expected}", item.span, f"this is {shown(axis.value)}", hint=hint
+            )
     if not axes:
         raise messages.error("N513", "an input has at least one axis", expr.span, hint="write `input: (1024,)`")
     if prod(a.value for a in axes) > LARGEST:
-        raise messages.error("N412", "this input has more numbers than 64 bits can count", expr.span, hint="make it smaller")
+        raise messages.error(
+            "N412", "this input has more numbers than 64 bits can count", expr.span, hint="make it smaller"
+        )
     return tuple(axes)
 
 
-def _block(lowering: Lowering, network, statements, inputs, scope: Scope, params: FileParams, messages: Messages) -> Block | None:
+def _block(
+    lowering: Lowering, network, statements, inputs, scope: Scope, params: FileParams, messages: Messages
+) -> Block | None:
     defines = lowering.definitions.defines
     values = tuple(_input_value(name, shape, statements, len(inputs), defines) for name, shape, _ in inputs if shape)
     builder = BlockBuilder(values)
@@ -127,7 +142,11 @@ def _block(lowering: Lowering, network, statements, inputs, scope: Scope, params
 def _names_a_value(statements, known: dict[str, Value | None], messages: Messages) -> bool:
     """Whether the first statement says which of several inputs it reads. Told where it does not."""
     first = statements[0] if statements else None
-    if first is None or "input" in known or any(isinstance(a.value, tree.Ref) and a.value.name in known for a in first.arguments):
+    if (
+        first is None
+        or "input" in known
+        or any(isinstance(a.value, tree.Ref) and a.value.name in known for a in first.arguments)
+    ):
         return True
     names = list(known)
     title = f"the network has {len(names)} inputs, and this layer names none"
@@ -153,7 +172,11 @@ def _params(scope: Scope, params: FileParams) -> tuple[Param, ...]:
         if name not in wanted:
             wanted.add(name)
             default = params.defaults.get(name)
-            queue += [n for n in params.declared if default and identifier(n) in default.replace("(", " ").replace(")", " ").replace(",", " ").split()]
+            queue += [
+                n
+                for n in params.declared
+                if default and identifier(n) in default.replace("(", " ").replace(")", " ").replace(",", " ").split()
+            ]
     order = [*params.declared, *(n for n in params.sets if n not in params.declared)]
     found = []
     for name in order:
@@ -169,7 +192,9 @@ def _needs_positions(block: Block) -> bool:
     return attends and embeds and not any(isinstance(e, Positions | Rotary) for e in block.effects())
 
 
-def _with_positions(lowering: Lowering, network, statements, inputs, scope: Scope, params: FileParams, messages: Messages) -> Block | None:
+def _with_positions(
+    lowering: Lowering, network, statements, inputs, scope: Scope, params: FileParams, messages: Messages
+) -> Block | None:
     """The block again, with learned positions after its Embedding."""
     written = next(s.value for s in network.sections if s.key.text == "input")
     shapes = {e.key.text: e.value for e in written.entries} if isinstance(written, tree.Map) else {"input": written}
@@ -187,7 +212,9 @@ def _with_positions(lowering: Lowering, network, statements, inputs, scope: Scop
     return None
 
 
-def _described(block: Block, settings: Settings, sections: dict, network: tree.Network, messages: Messages) -> Network | None:
+def _described(
+    block: Block, settings: Settings, sections: dict, network: tree.Network, messages: Messages
+) -> Network | None:
     """What the rest of the compiler wants to know of the whole network; and the checks that need it."""
     values = block.values()
     source, out = block.inputs[0], values[block.outputs[0]]
@@ -197,8 +224,14 @@ def _described(block: Block, settings: Settings, sections: dict, network: tree.N
     table = embedding(block, source.name)
     vocabulary = table.input_dim.value if table else None
     classifies = settings.loss in CROSS_ENTROPIES
-    models_language = ids and classifies and len(out.shape) == 3 and out.shape[1].axis == "T" and out.shape[-1].value == vocabulary
-    causal = bool(attentions) and all(a.causal.value for a in attentions) and not any(p.node.layer.mixes_positions for p in nodes)
+    models_language = (
+        ids and classifies and len(out.shape) == 3 and out.shape[1].axis == "T" and out.shape[-1].value == vocabulary
+    )
+    causal = (
+        bool(attentions)
+        and all(a.causal.value for a in attentions)
+        and not any(p.node.layer.mixes_positions for p in nodes)
+    )
     _check_head(block, out, settings, sections, classifies, messages)
     if count_parameters(block) > LARGEST:
         title = f"the network has {count_parameters(block):,} parameters, more than 64 bits can count"
@@ -234,7 +267,9 @@ def _sequence(block: Block, nodes: list[Placed], messages: Messages) -> str | No
     for path, node, inputs, _ in nodes:
         if not node.layer.effects(*inputs):
             continue
-        fitting = [v for v in block.inputs if len(v.shape) > 1 and all(same(v.shape[1:2], i.shape[1:2]) for i in inputs)]
+        fitting = [
+            v for v in block.inputs if len(v.shape) > 1 and all(same(v.shape[1:2], i.shape[1:2]) for i in inputs)
+        ]
         symbolic = [v for v in fitting if v.shape[1].axis]
         if not fitting or len(symbolic) > 1 or (found and found not in {v.name for v in fitting}):
             lengths = ", ".join(f"{v.name} {draw(v.shape)}" for v in block.inputs)
@@ -246,7 +281,9 @@ def _sequence(block: Block, nodes: list[Placed], messages: Messages) -> str | No
     return found
 
 
-def _check_head(block: Block, out: Value, settings: Settings, sections: dict, classifies: bool, messages: Messages) -> None:
+def _check_head(
+    block: Block, out: Value, settings: Settings, sections: dict, classifies: bool, messages: Messages
+) -> None:
     if settings.loss is None:
         return
     place = sections["loss"].value.span
@@ -254,7 +291,14 @@ def _check_head(block: Block, out: Value, settings: Settings, sections: dict, cl
         title = f"{settings.loss} applies the softmax, and the network ends in one already"
         loss = (Label(place, "takes logits"),)
         span = softmax.span or place
-        messages.error("N516", title, span, "would be applied twice", secondary=loss, hint="remove this softmax: the loss takes logits")
+        messages.error(
+            "N516",
+            title,
+            span,
+            "would be applied twice",
+            secondary=loss,
+            hint="remove this softmax: the loss takes logits",
+        )
     elif classifies and out.shape[-1].value == 1:
         hint = 'use "binary_crossentropy" for one output, or two units or more'
         messages.error("N515", f"{settings.loss} chooses among classes, and the output has one", place, hint=hint)

@@ -26,7 +26,10 @@ def fuse_projections(block: Block) -> Block:
             names = dict(zip(attention.inputs, (v.name for v in fused.outputs), strict=True))
             nodes[first] = fused
             nodes = [n for n in nodes if n not in sources]
-            nodes = [replace(n, inputs=tuple(names.get(i, i) for i in n.inputs)) if n.name == attention.name else n for n in nodes]
+            nodes = [
+                replace(n, inputs=tuple(names.get(i, i) for i in n.inputs)) if n.name == attention.name else n
+                for n in nodes
+            ]
     return replace(block, nodes=tuple(nodes))
 
 

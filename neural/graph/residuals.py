@@ -17,7 +17,9 @@ def additions(block: Block) -> Arg | None:
     """How often something is added to the stream, in the terms of the network; None where nothing is."""
     total: Arg | None = None
     for node in block.nodes:
-        inner = additions(node.layer) if isinstance(node.layer, Block) else Arg.of(1) if _projection(node, block) else None
+        inner = (
+            additions(node.layer) if isinstance(node.layer, Block) else Arg.of(1) if _projection(node, block) else None
+        )
         if inner is not None:
             here = inner if node.repeat is None else inner.times(node.repeat.named(node.repeat.root))
             total = here if total is None else total.plus(here)
@@ -53,7 +55,7 @@ def _last_dense(block: Block, name: str) -> str | None:
         node = makers[name]
         if isinstance(node.layer, Block):
             inner = _last_dense(node.layer, node.layer.outputs[0])
-            return inner and node.repeat is None and f"{node.name}.{inner}" or None
+            return (inner and node.repeat is None and f"{node.name}.{inner}") or None
         if isinstance(node.layer, Dense):
             return node.name if node.repeat is None and node.layer.activation.value == "linear" else None
         if not isinstance(node.layer, Dropout):

@@ -29,7 +29,13 @@ from neural.syntax.tree import Argument, Call, Literal, Map, Network, Ref, Secti
 
 SECTIONS = ("input", "layers", "loss", "optimizer", "lr_schedule", "metrics", "tokenizer", "data", "train", "execution")
 
-LOSSES = ("sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy", "mean_squared_error", "mean_absolute_error")
+LOSSES = (
+    "sparse_categorical_crossentropy",
+    "categorical_crossentropy",
+    "binary_crossentropy",
+    "mean_squared_error",
+    "mean_absolute_error",
+)
 CROSS_ENTROPIES = ("sparse_categorical_crossentropy", "categorical_crossentropy")
 METRICS = ("accuracy", "perplexity", "bits_per_byte", "mean_squared_error", "mean_absolute_error")
 
@@ -133,13 +139,18 @@ def lower_settings(sections: dict[str, Section], scope: Scope, messages: Message
 
 def _check_together(settings: Settings, sections: dict[str, Section], messages: Messages) -> None:
     if settings.lr_schedule and "lr_schedule" in sections:
-        rate, low = settings.optimizer.arguments["learning_rate"], settings.lr_schedule.arguments.get("min_learning_rate") or 0
+        rate, low = (
+            settings.optimizer.arguments["learning_rate"],
+            settings.lr_schedule.arguments.get("min_learning_rate") or 0,
+        )
         if low > rate:
             span = _place(sections["lr_schedule"], "min_learning_rate")
             given = "optimizer" in sections and _place(sections["optimizer"], "learning_rate")
             second = (Label(given, "the learning rate"),) if given else ()
             title = f"the schedule's minimum {low} is above the learning rate {rate}"
-            messages.error("N508", title, span, "the minimum", secondary=second, hint="lower the minimum, or raise the rate")
+            messages.error(
+                "N508", title, span, "the minimum", secondary=second, hint="lower the minimum, or raise the rate"
+            )
     if settings.train.steps and settings.train.epochs:
         span, first = _place(sections["train"], "epochs"), Label(_place(sections["train"], "steps"), "and so does this")
         title = "`steps` and `epochs` both say how long to train"
@@ -161,7 +172,9 @@ def _named(value, what: str, names: tuple[str, ...], code: str, scope: Scope, me
         return arg.value
     known = f"known: {', '.join(names)}"
     if not isinstance(arg.value, str):
-        raise messages.error(code, f"a {what} is named by a string", value.span, f"this is {shown(arg.value)}", hint=known)
+        raise messages.error(
+            code, f"a {what} is named by a string", value.span, f"this is {shown(arg.value)}", hint=known
+        )
     help_ = suggestion(arg.value, names, value.span, known, '"')
     raise messages.error(code, f"there is no {what} {shown(arg.value)}", value.span, **help_)
 
@@ -169,7 +182,9 @@ def _named(value, what: str, names: tuple[str, ...], code: str, scope: Scope, me
 def _choice(value, what: str, table: dict[str, type], code: str, scope: Scope, messages: Messages) -> Choice:
     if isinstance(value, Literal) and isinstance(value.value, str):
         found = {n.lower(): n for n in table}.get(value.value.lower())
-        return _defaults(found, table[found]) if found else _unknown(value.value, value.span, what, table, code, messages)
+        return (
+            _defaults(found, table[found]) if found else _unknown(value.value, value.span, what, table, code, messages)
+        )
     if not isinstance(value, Call):
         hint = f"write `{value.name}()`" if isinstance(value, Ref) else f"such as `{next(iter(table))}()`"
         raise messages.error(code, f"a{'n' * (what[0] == 'o')} {what} is written as a call", value.span, hint=hint)
@@ -213,7 +228,12 @@ def _text(value, key: str, scope: Scope, messages: Messages) -> str:
 
 def _map(value, key: str, declared: tuple[Parameter, ...], scope: Scope, messages: Messages) -> dict:
     if not isinstance(value, Map):
-        raise messages.error("N510", f"`{key}` takes a list of keys in braces", value.span, hint=f"write `{key} {{ {declared[0].name}: … }}`")
+        raise messages.error(
+            "N510",
+            f"`{key}` takes a list of keys in braces",
+            value.span,
+            hint=f"write `{key} {{ {declared[0].name}: … }}`",
+        )
     arguments = [Argument(e.key, e.value, e.span) for e in value.entries]
     known = [a for a in arguments if a.name.text in {p.name for p in declared}]
     names = [p.name for p in declared]

@@ -35,7 +35,12 @@ def residuals(statements: Statements, messages: Messages) -> Statements:
     done: list[Statement] = []
     region: list[Statement] = []
     for statement in statements:
-        if statement.layer.text != "Add" or statement.arguments or statement.body is not None or statement.repeat is not None:
+        if (
+            statement.layer.text != "Add"
+            or statement.arguments
+            or statement.body is not None
+            or statement.repeat is not None
+        ):
             region.append(statement)
             continue
         if not region:
@@ -70,9 +75,17 @@ def _argument(statement: Statement, name: str) -> Argument | None:
 def _plain_projection(statement: Statement) -> bool:
     activation = _argument(statement, "activation")
     linear = activation is None or (isinstance(activation.value, Literal) and activation.value.value == "linear")
-    reads = statement.arguments and statement.arguments[0].name is None and isinstance(statement.arguments[0].value, Ref)
+    reads = (
+        statement.arguments and statement.arguments[0].name is None and isinstance(statement.arguments[0].value, Ref)
+    )
     special = reads and not statement.arguments[0].value.dollar
-    return statement.layer.text == "Dense" and linear and not special and statement.repeat is None and not _argument(statement, "tied_to")
+    return (
+        statement.layer.text == "Dense"
+        and linear
+        and not special
+        and statement.repeat is None
+        and not _argument(statement, "tied_to")
+    )
 
 
 def _units(statement: Statement):
@@ -92,11 +105,18 @@ def projections(define: Define, messages: Messages) -> Statements:
     return _rewrite(body, Ref("input", False, define.name.span), define, taken, messages) or body
 
 
-def _rewrite(body: Statements, carrier: Ref | None, define: Define, taken: set[str], messages: Messages) -> Statements | None:
+def _rewrite(
+    body: Statements, carrier: Ref | None, define: Define, taken: set[str], messages: Messages
+) -> Statements | None:
     """The body with its first such three rewritten. carrier: a name for what flows into it."""
     for i, statement in enumerate(body):
         three = body[i : i + 3]
-        if len(three) == 3 and all(map(_plain_projection, three)) and all(alike(_units(three[0]), _units(s)) for s in three) and _units(three[0]):
+        if (
+            len(three) == 3
+            and all(map(_plain_projection, three))
+            and all(alike(_units(three[0]), _units(s)) for s in three)
+            and _units(three[0])
+        ):
             return _attention(body, i, carrier, define, taken, messages)
         if statement.body is not None and statement.repeat is None:
             before = body[i - 1] if i else None
@@ -118,7 +138,9 @@ def _fresh(base: str, taken: set[str]) -> str:
     return name
 
 
-def _attention(body: Statements, i: int, carrier: Ref | None, define: Define, taken: set[str], messages: Messages) -> Statements:
+def _attention(
+    body: Statements, i: int, carrier: Ref | None, define: Define, taken: set[str], messages: Messages
+) -> Statements:
     edits: list[Edit] = []
     before = list(body[:i])
     source = _name_of(before[-1]) if before else carrier
@@ -131,16 +153,26 @@ def _attention(body: Statements, i: int, carrier: Ref | None, define: Define, ta
     named = []
     for statement, role in zip(body[i : i + 3], ("query", "key", "value"), strict=True):
         name = statement.name or Name(_fresh(role, taken), statement.span)
-        named.append(replace(statement, name=name, arguments=(Argument(None, source, statement.span), *statement.arguments)))
+        named.append(
+            replace(statement, name=name, arguments=(Argument(None, source, statement.span), *statement.arguments))
+        )
         if statement.name is None:
             edits.append(Edit(_start(statement.span), f"{name.text} = "))
         edits.append(Edit(_start(statement.arguments[0].span), f"{source.name}, "))
     rest = body[i + 3 :]
     causal = re.search("Causal|Masked", define.name.text) is not None
-    dropout = rest[0] if rest and rest[0].layer.text == "Dropout" and rest[0].repeat is None and len(rest[0].arguments) == 1 else None
+    dropout = (
+        rest[0]
+        if rest and rest[0].layer.text == "Dropout" and rest[0].repeat is None and len(rest[0].arguments) == 1
+        else None
+    )
     place = dropout.span if dropout else body[i + 2].span
     text = f"Attention({', '.join(s.name.text for s in named)}, num_heads=$num_heads"
-    text += (", causal=true" if causal else "") + (f", dropout={dropout.arguments[0].value.span.text}" if dropout else "") + ")"
+    text += (
+        (", causal=true" if causal else "")
+        + (f", dropout={dropout.arguments[0].value.span.text}" if dropout else "")
+        + ")"
+    )
     if dropout:
         edits.append(Edit(dropout.span, text))
     elif rest:
@@ -197,7 +229,9 @@ def positions(statements: Statements, i: int, length: Expr | None, messages: Mes
     arguments = () if length is None else (Argument(Name("max_length", span), length, span),)
     text = f"PositionalEmbedding({'' if length is None else f'max_length={length.span.text}'})"
     name, edits = None, ()
-    if embedding.name and (readers := [a for s in _every(rest) for a in s.arguments if _is_value(a, embedding.name.text)]):
+    if embedding.name and (
+        readers := [a for s in _every(rest) for a in s.arguments if _is_value(a, embedding.name.text)]
+    ):
         taken = {s.name.text for s in _every(statements) if s.name}
         name = Name(_fresh(f"placed_{embedding.name.text}", taken), span)
         edits = tuple(Edit(a.span, name.text) for a in readers)
@@ -240,4 +274,6 @@ def repeated(run: Statements, messages: Messages) -> None:
     end = run[0].span.end
     edits = [Edit(Span(run[0].span.source, end, end), f" * {len(run)}"), *(Edit(s.span, "") for s in run[1:])]
     title = f"{len(run)} equal statements are read as one, `* {len(run)}`"
-    messages.note("N605", title, run[0].span.to(run[-1].span), fix=Fix(f"write `* {len(run)}`", tuple(edits), safe=True))
+    messages.note(
+        "N605", title, run[0].span.to(run[-1].span), fix=Fix(f"write `* {len(run)}`", tuple(edits), safe=True)
+    )

@@ -32,7 +32,9 @@ def meant(name: str, candidates: Iterable[str]) -> str | None:
     return elsewhere if elsewhere in known else nearest(name, known)
 
 
-def suggestion(name: str, candidates: Iterable[str], place: Span, otherwise: str | None, mark: str = "") -> dict[str, Any]:
+def suggestion(
+    name: str, candidates: Iterable[str], place: Span, otherwise: str | None, mark: str = ""
+) -> dict[str, Any]:
     """Label, hint and fix of a message: what was meant, else `otherwise`. mark: what stands before the name, or `"` around it."""
     near = meant(name, candidates)
     if near is None:

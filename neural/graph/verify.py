@@ -29,20 +29,32 @@ def _verify_block(block: Block) -> None:
         if isinstance(node.layer, Block):
             _verify_block(node.layer)
             given = node.layer.inputs
-            _rule(all(same(a.shape, b.shape) for a, b in zip(inputs, given, strict=True)), f"{block.name}.{node.name}: an input's shape differs")
+            _rule(
+                all(same(a.shape, b.shape) for a, b in zip(inputs, given, strict=True)),
+                f"{block.name}.{node.name}: an input's shape differs",
+            )
             shapes = (outward(node.layer.value(node.layer.outputs[0]).shape, inputs, node.arguments),)
         else:
             shapes = node.layer.shape(*inputs)
         _rule(len(shapes) == len(node.outputs), f"{block.name}.{node.name}: the number of outputs differs")
         for value, shape in zip(node.outputs, shapes, strict=True):
-            _rule(same(value.shape, shape), f"{block.name}.{node.name}: {value.name} has another shape than its layer gives")
+            _rule(
+                same(value.shape, shape),
+                f"{block.name}.{node.name}: {value.name} has another shape than its layer gives",
+            )
             _rule(value.name not in known, f"{block.name}: the value {value.name} is made twice")
             known[value.name] = value
-        _rule(node.repeat is None or same(inputs[0].shape, node.outputs[0].shape), f"{block.name}.{node.name}: copies change the shape")
+        _rule(
+            node.repeat is None or same(inputs[0].shape, node.outputs[0].shape),
+            f"{block.name}.{node.name}: copies change the shape",
+        )
     for name in block.outputs:
         _rule(name in known, f"{block.name}: the output {name} is not made")
     for tie in block.ties:
-        _rule({tie.source, tie.target} <= names, f"{block.name}: a tie of {tie.target} to {tie.source}, and one is missing")
+        _rule(
+            {tie.source, tie.target} <= names,
+            f"{block.name}: a tie of {tie.target} to {tie.source}, and one is missing",
+        )
 
 
 def _rule(holds: bool, text: str) -> None:

@@ -7,7 +7,20 @@ from dataclasses import dataclass
 from neural.layers.arguments import BOOLEAN, NUMBER, POSITIVE, RATE, SIZE, Kind, argument, choice
 from neural.layers.dense import Dense
 from neural.layers.effects import ROTATE, Cache, CausalMask, PaddingMask, Rotary
-from neural.layers.layer import Composite, Effect, Layer, Mismatch, Sample, Shape, Site, Value, Weight, register, size, width
+from neural.layers.layer import (
+    Composite,
+    Effect,
+    Layer,
+    Mismatch,
+    Sample,
+    Shape,
+    Site,
+    Value,
+    Weight,
+    register,
+    size,
+    width,
+)
 from neural.layers.normalization import rms_normalized
 from neural.layers.values import Arg, draw, same
 
@@ -98,7 +111,9 @@ class Attention(Layer):
     def shape(self, *inputs: Value) -> tuple[Shape]:
         if len(inputs) == 2:
             hint = "write `Attention(q, k, v, …)`"
-            raise Mismatch("N403", "Attention takes one value, or three: queries, keys and values", label="has two", hint=hint)
+            raise Mismatch(
+                "N403", "Attention takes one value, or three: queries, keys and values", label="has two", hint=hint
+            )
         q, k, v = inputs * 3 if len(inputs) == 1 else inputs
         for value, role in ((q, "queries"), (k, "keys"), (v, "values")):
             if len(value.shape) != 3:
@@ -119,7 +134,9 @@ class Attention(Layer):
             raise Mismatch("N410", title, hint=f"give keys and values {right} units")
         if not same((k.shape[1],), (v.shape[1],)) or (self.causal.value and not same((q.shape[1],), (k.shape[1],))):
             lengths = ", ".join(str(x.shape[1]) for x in (q, k, v))
-            raise Mismatch("N410", f"the lengths of queries, keys and values differ: {lengths}", hint="give them one length")
+            raise Mismatch(
+                "N410", f"the lengths of queries, keys and values differ: {lengths}", hint="give them one length"
+            )
         if self.window.value is not None and not self.causal.value:
             raise Mismatch(
                 "N411",

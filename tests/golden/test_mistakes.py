@@ -16,7 +16,11 @@ from neural.diagnostics.source import Source
 from tests.golden.mistakes import PROGRAMS, messages, names, options, page
 
 PACKAGE = Path(__file__).parents[2] / "neural"
-ELSEWHERE = {"N004", "N005", "N100"}  # unreadable and huge files, hundreds of mistakes: tests of the command line have them
+ELSEWHERE = {
+    "N004",
+    "N005",
+    "N100",
+}  # unreadable and huge files, hundreds of mistakes: tests of the command line have them
 
 
 @pytest.mark.parametrize("name", names())
@@ -32,7 +36,10 @@ def test_no_page_is_left_over() -> None:
 @pytest.mark.parametrize("name", names())
 def test_no_place_has_two_messages(name: str) -> None:
     places = Counter((d.primary.span.source.name, d.primary.span.start) for d in messages(name) if d.primary)
-    shorthand = {d.code for d in messages(name)} & {"N601", "N602"}  # a note on how it is read, and what is wrong with it
+    shorthand = {d.code for d in messages(name)} & {
+        "N601",
+        "N602",
+    }  # a note on how it is read, and what is wrong with it
     assert shorthand or not places or max(places.values()) == 1
 
 
@@ -71,4 +78,4 @@ def test_every_code_of_the_compiler_has_a_program() -> None:
 
 def test_mistakes_that_have_nothing_to_do_with_each_other_are_all_told() -> None:
     errors = [d for d in messages("all_at_once") if d.severity is Severity.ERROR]
-    assert [d.code for d in errors] == "N201 N311 N311 N207 N301 N302 N311 N503 N301 N511".split()
+    assert [d.code for d in errors] == ["N201", "N311", "N311", "N207", "N301", "N302", "N311", "N503", "N301", "N511"]

@@ -42,7 +42,7 @@ def test_a_file_means_the_same_on_one_line() -> None:
 
 
 def test_comments() -> None:
-    text = '# one\n// two\n/* three\n of several lines */ network N { # four\n input: (3,) layers: // five\n Dense(4) /* six */ * 1 }'
+    text = "# one\n// two\n/* three\n of several lines */ network N { # four\n input: (3,) layers: // five\n Dense(4) /* six */ * 1 }"
     assert compiled(text.replace("* 1", "")).name == "N"
 
 
@@ -50,7 +50,9 @@ def test_comments() -> None:
 
 
 def test_an_import_brings_defines_and_params(tmp_path: Path) -> None:
-    main = write(tmp_path, main='import "parts/blocks.neural"\n' + network("Block($d)"), parts__blocks="param d = 8 " + BLOCK)
+    main = write(
+        tmp_path, main='import "parts/blocks.neural"\n' + network("Block($d)"), parts__blocks="param d = 8 " + BLOCK
+    )
     assert load(main).parameter_count == 16 * 8 + 8
     assert load(main, {"d": 3}).parameter_count == 16 * 3 + 3
 
@@ -73,7 +75,9 @@ def test_a_file_is_read_once_however_often_it_is_imported(tmp_path: Path) -> Non
 
 def test_networks_of_imports_do_not_count(tmp_path: Path) -> None:
     other = network("Dense(3)").replace("Net", "Other")
-    main = write(tmp_path, main='import "other.neural"\n' + network("Dense(4)"), other=other, lone='import "other.neural"')
+    main = write(
+        tmp_path, main='import "other.neural"\n' + network("Dense(4)"), other=other, lone='import "other.neural"'
+    )
     assert load(main).name == "Net"
     assert failure(main, network="Other") == ["N007"]
     assert failure(tmp_path / "lone.neural") == ["N009"]
@@ -85,14 +89,20 @@ def test_names_of_imports_are_names_of_the_program(tmp_path: Path, other: str) -
     if other == BLOCK:
         assert failure(main) == ["N202"]
     else:
-        assert load(main).parameter_count == 16 * 4 + 4  # a param and a define may share a name: they never stand in one place
+        assert (
+            load(main).parameter_count == 16 * 4 + 4
+        )  # a param and a define may share a name: they never stand in one place
 
 
 def test_mistakes_of_imports_are_told_with_their_file(tmp_path: Path) -> None:
-    main = write(tmp_path, main='import "other.neural"\n' + network("Block(0)"), other="define Block(d) { Dense(unit=$d) }")
+    main = write(
+        tmp_path, main='import "other.neural"\n' + network("Block(0)"), other="define Block(d) { Dense(unit=$d) }"
+    )
     with pytest.raises(NeuralError) as caught:
         load(main)
-    assert [(Path(d.primary.span.source.name).name, d.code) for d in caught.value.diagnostics] == [("other.neural", "N301")]
+    assert [(Path(d.primary.span.source.name).name, d.code) for d in caught.value.diagnostics] == [
+        ("other.neural", "N301")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +125,10 @@ def test_what_an_import_that_failed_would_have_brought_is_not_missed(tmp_path: P
 # The file itself
 
 
-@pytest.mark.parametrize(("name", "code"), [("gone.neural", "N001"), (".", "N003"), ("text.txt", "N002"), ("binary.neural", "N006"), ("nul.neural", "N114")])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("gone.neural", "N001"), (".", "N003"), ("text.txt", "N002"), ("binary.neural", "N006"), ("nul.neural", "N114")],
+)
 def test_files_that_are_no_program(tmp_path: Path, name: str, code: str) -> None:
     (tmp_path / "text.txt").write_text(network("Dense(4)"))
     (tmp_path / "binary.neural").write_bytes(b"\x89PNG\xff")
@@ -206,7 +219,7 @@ def test_defines_that_are_refused(before: str, layers: str, found: list[tuple[st
 
 
 def test_a_define_may_hide_a_built_in_layer() -> None:
-    text = network("Output(4)", before='define Output(n) { Dense($n) Dense($n) }')
+    text = network("Output(4)", before="define Output(n) { Dense($n) Dense($n) }")
     assert codes(text) == ["N212"]
     assert compiled(text).parameter_count == 16 * 4 + 4 + 4 * 4 + 4
 

@@ -40,7 +40,7 @@ def test_each_section_stands_at_most_once(section: str) -> None:
 
 def test_input_and_layers_stand_once_and_must_stand() -> None:
     assert codes("network N { input: (3,) input: (4,) layers: Dense(4) }") == ["N502"]
-    assert codes("network N { input: (3,) layers: Dense(4) loss: \"mean_squared_error\" layers: Dense(4) }") == ["N502"]
+    assert codes('network N { input: (3,) layers: Dense(4) loss: "mean_squared_error" layers: Dense(4) }') == ["N502"]
     assert codes("network N { layers: Dense(4) }") == ["N512"]
     assert codes("network N { input: (3,) }") == ["N512"]
     assert codes("network N { input: (3,) layers: }") == ["N512"]
@@ -87,7 +87,12 @@ def test_sections_read_parameters() -> None:
     sections = "optimizer: AdamW(learning_rate=$rate) train { steps: 2 * $n batch_size: n } data: $corpus"
     before = 'param rate = 1e-4 param n = 5 param corpus = "a.txt"'
     found = settings(sections, {"n": 7}, before)
-    assert (found.optimizer.arguments["learning_rate"], found.train.steps, found.train.batch_size, found.data) == (1e-4, 14, 7, "a.txt")
+    assert (found.optimizer.arguments["learning_rate"], found.train.steps, found.train.batch_size, found.data) == (
+        1e-4,
+        14,
+        7,
+        "a.txt",
+    )
 
 
 REFUSED = [
@@ -141,7 +146,12 @@ def test_sections_that_are_refused(sections: str, code: str, place: str) -> None
 
 def test_every_bad_metric_and_key_is_told() -> None:
     assert codes(network("Dense(4)", sections='metrics: ["a", "accuracy", "b"]')) == ["N506", "N506"]
-    assert codes(network("Dense(4)", sections="train { a: 1 steps: 0 b: 2 seed: -3 }")) == ["N511", "N311", "N511", "N311"]
+    assert codes(network("Dense(4)", sections="train { a: 1 steps: 0 b: 2 seed: -3 }")) == [
+        "N511",
+        "N311",
+        "N511",
+        "N311",
+    ]
 
 
 # The head
@@ -162,7 +172,10 @@ def test_a_softmax_in_a_define_under_a_cross_entropy(softmax: str) -> None:
     assert codes(text.replace("sparse_categorical_crossentropy", "mean_squared_error")) == []
 
 
-@pytest.mark.parametrize(("tokenizer", "size", "right"), [("gpt2", 50256, False), ("gpt2", 50257, True), ("byte", 256, False), ("byte", 257, True), ("char", 5, True)])
+@pytest.mark.parametrize(
+    ("tokenizer", "size", "right"),
+    [("gpt2", 50256, False), ("gpt2", 50257, True), ("byte", 256, False), ("byte", 257, True), ("char", 5, True)],
+)
 def test_a_tokenizer_has_no_more_ids_than_the_vocabulary(tokenizer: str, size: int, right: bool) -> None:
     sections = f'loss: "sparse_categorical_crossentropy" tokenizer: "{tokenizer}"'
     assert codes(network(f"Embedding({size}, 4) Dense({size})", sections=sections)) == ([] if right else ["N514"])

@@ -55,7 +55,12 @@ REFUSED = [
     ("(16, 64)", "MultiHeadAttention(num_heads=8, num_kv_heads=3)", "N409", "3"),
     ("(16, 64)", "MultiHeadAttention(num_heads=2, num_kv_heads=4)", "N409", "4"),
     ("(16, 64)", "q = Dense(input, 64) k = Dense(input, 32) Attention(q, k, k, num_heads=4)", "N410", "Attention"),
-    ("(16, 64)", "q = Dense(input, 64) k = Dense(input, 32) v = Dense(input, 16) Attention(q, k, v, num_heads=4, num_kv_heads=2)", "N410", "Attention"),
+    (
+        "(16, 64)",
+        "q = Dense(input, 64) k = Dense(input, 32) v = Dense(input, 16) Attention(q, k, v, num_heads=4, num_kv_heads=2)",
+        "N410",
+        "Attention",
+    ),
     ("(16, 64)", "q = Dense(input, 64) Attention(q, input, num_heads=4)", "N403", "Attention"),
     ("(16, 64)", "Attention(num_heads=4, window=3)", "N411", "3"),
     ("(16, 12)", "Attention(num_heads=4, rope=10.0)", "N408", "10.0"),
@@ -168,7 +173,9 @@ def test_inputs_that_are_refused(given: str, code: str, place: str) -> None:
     assert told(network("Dense(4)", input=given)) == [(code, place)]
 
 
-@pytest.mark.parametrize("given", ["{ left: (16,), right: (8,) }", "{ left: (16,) right: (8,) }", "{\n left: (16,)\n right: (8,)\n }"])
+@pytest.mark.parametrize(
+    "given", ["{ left: (16,), right: (8,) }", "{ left: (16,) right: (8,) }", "{\n left: (16,)\n right: (8,)\n }"]
+)
 def test_several_inputs_have_names(given: str) -> None:
     text = network("a = Dense(left, 4) b = Dense(right, 4) Add(a, b)", input=given)
     assert [(v.name, v.shape[1].value) for v in compiled(text).graph.block.inputs] == [("left", 16), ("right", 8)]

@@ -41,7 +41,11 @@ def test_a_parameter_may_stand_by_position() -> None:
 
 def test_input_is_what_the_enclosing_block_was_given() -> None:
     before = "define Twice(d) { Dense($d) Dense(input, $d) }"
-    (rows,) = [r for r in structure(compiled(network("Dense(9) Twice(4)", before=before)).graph.block)[1] if isinstance(r[0][0], tuple)]
+    (rows,) = [
+        r
+        for r in structure(compiled(network("Dense(9) Twice(4)", before=before)).graph.block)[1]
+        if isinstance(r[0][0], tuple)
+    ]
     assert [inputs for _, inputs, _ in rows[0][1]] == [(0,), (0,)]
 
 
@@ -108,7 +112,24 @@ def test_a_define_called_twice_tells_its_mistake_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["class", "self", "forward", "x", "F", "torch", "T", "to", "positions", "mask", "layer", "q", "cache", "past", "super"]
+    "name",
+    [
+        "class",
+        "self",
+        "forward",
+        "x",
+        "F",
+        "torch",
+        "T",
+        "to",
+        "positions",
+        "mask",
+        "layer",
+        "q",
+        "cache",
+        "past",
+        "super",
+    ],
 )
 def test_any_name_will_do(name: str) -> None:
     layers = f"{name} = Dense(8) MultiHeadAttention(num_heads=2, causal=true) Add({name}, {name}) Dense(units=$n)"
@@ -144,7 +165,14 @@ def test_copies_are_a_loop_in_the_source() -> None:
     assert source.count("Block(d=16") == 1
 
 
-@pytest.mark.parametrize("layer", ["Attention(num_heads=2)", "Attention(num_heads=2, causal=true, qk_norm=true)", "Attention(num_heads=4, rope=10.0)"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "Attention(num_heads=2)",
+        "Attention(num_heads=2, causal=true, qk_norm=true)",
+        "Attention(num_heads=4, rope=10.0)",
+    ],
+)
 def test_layers_that_need_a_mask_can_be_repeated(layer: str) -> None:
     program = compiled(network(f"Dense(8) {layer} * 2 Dense(4)", input="(5, 16)"))
     assert output(network(f"Dense(8) {layer} * 2 Dense(4)", input="(5, 16)")) == (5, 4)
@@ -226,8 +254,9 @@ def test_ties_that_are_refused(layers: str, code: str, place: str) -> None:
 # Weights
 
 
-def test_weights_that_are_not_there_are_a_warning(tmp_path) -> None:
-    assert told(network('Dense(4, weights="gone.safetensors")')) == [("N211", '"gone.safetensors"')]
+@pytest.mark.parametrize("name", ["gone.safetensors", "x" * 300, "a\\u0000b", "folder/gone.safetensors"])
+def test_weights_that_are_not_there_are_a_warning(name: str) -> None:
+    assert told(network(f'Dense(4, weights="{name}")')) == [("N211", f'"{name}"')]
     node = compiled(network('Dense(4, weights="gone.safetensors")')).graph.block.nodes[0]
     assert node.weights_from == "gone.safetensors"
 

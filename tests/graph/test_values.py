@@ -155,7 +155,10 @@ def test_outside_a_search_a_choice_is_its_first_or_lowest(written: str, value: o
 
 def test_a_choice_may_stand_for_any_value() -> None:
     layers = 'Dense(HPO(choice(16, 8)), activation=HPO(choice("relu", "gelu"))) * 1'
-    text = network(layers, sections="optimizer: Adam(learning_rate=HPO(log_range(1e-4, 1e-2))) train { steps: HPO(choice(10, 20)) }")
+    text = network(
+        layers,
+        sections="optimizer: Adam(learning_rate=HPO(log_range(1e-4, 1e-2))) train { steps: HPO(choice(10, 20)) }",
+    )
     assert codes(text) == ["N308"] * 4
     assert compiled(text).settings.train.steps == 10
 

@@ -47,7 +47,9 @@ BROKEN = {
     "another shape than the layer's": lambda: with_node("first", outputs=wide("first")),
     "an output too many": lambda: with_node("first", outputs=(*graph().block.node("first").outputs, *wide("more"))),
     "copies that change the shape": lambda: with_node("first", repeat=Arg.of(2)),
-    "an output of the network that is not made": lambda: replace(graph(), block=replace(graph().block, outputs=("gone",))),
+    "an output of the network that is not made": lambda: replace(
+        graph(), block=replace(graph().block, outputs=("gone",))
+    ),
     "a tie to nothing": lambda: replace(graph(), block=replace(graph().block, ties=(Tie("first", "gone"),))),
     "a block whose input differs": lambda: inner(lambda b: replace(b, inputs=wide("x"))),
     "a mistake inside a block": lambda: inner(lambda b: replace(b, outputs=("gone",))),
@@ -63,6 +65,11 @@ def test_a_broken_rule_is_found(rule: str) -> None:
 def test_a_legal_graph_passes_before_and_after_every_pass() -> None:
     assert verify(graph()) == graph()
     verify(optimize(graph()))
-    attention = compiled(network("q = Dense(input, 8) k = Dense(input, 8) v = Dense(input, 8) Attention(q, k, v, num_heads=2)", input="(4, 8)"))
+    attention = compiled(
+        network(
+            "q = Dense(input, 8) k = Dense(input, 8) v = Dense(input, 8) Attention(q, k, v, num_heads=2)",
+            input="(4, 8)",
+        )
+    )
     fused = verify(optimize(attention.graph))
     assert len(fused.block.nodes) == 2

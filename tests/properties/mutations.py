@@ -70,7 +70,11 @@ def mutant(index: int) -> Mutant:
     name, text = random.choice(random.choice((programs(), programs(), programs(), samples())))
     for _ in range(1 + int(random.expovariate(1.2))):
         text = random.choice(MUTATIONS)(text, random)
-    sets = {random.choice(vocabulary()): random.choice((0, -1, 1.5, 2**63, "x", None, True))} if random.random() < 0.1 else {}
+    sets = (
+        {random.choice(vocabulary()): random.choice((0, -1, 1.5, 2**63, "x", None, True))}
+        if random.random() < 0.1
+        else {}
+    )
     networks = re.findall(r"network (\w+)", text)
     return Mutant(Source(name, text), sets, random.choice(networks) if len(networks) > 1 else None)
 

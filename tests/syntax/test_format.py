@@ -65,7 +65,10 @@ ROWS = {
         "param a = 1\n\n\n\nparam b = 2\ndefine X(){}\nparam c = 3",
         "param a = 1\n\nparam b = 2\n\ndefine X() {}\n\nparam c = 3\n",
     ),
-    "quotes": ("import 'a'\nimport 'say \"x\"'\nimport 'it\\'s'", "import \"a\"\nimport 'say \"x\"'\nimport 'it\\'s'\n"),
+    "quotes": (
+        "import 'a'\nimport 'say \"x\"'\nimport 'it\\'s'",
+        "import \"a\"\nimport 'say \"x\"'\nimport 'it\\'s'\n",
+    ),
     "numbers as written": ("param a = [1_000, 1e-5, .5, 2.]", "param a = [1_000, 1e-5, .5, 2.]\n"),
     "words": ("param a = [True, False, None]", "param a = [true, false, none]\n"),
     "parentheses": ("param a = ((1 + 2)) * (3) - (4 * 5)", "param a = (1 + 2) * 3 - 4 * 5\n"),

@@ -167,7 +167,11 @@ def test_a_file_holds_items_in_any_order() -> None:
         (
             "Define",
             "X",
-            (("Parameter", "a", None), ("Parameter", "b", op(TWO, "*", ref("a", True))), ("Parameter", "c", literal(None))),
+            (
+                ("Parameter", "a", None),
+                ("Parameter", "b", op(TWO, "*", ref("a", True))),
+                ("Parameter", "c", literal(None)),
+            ),
             (),
         ),
         ("Param", "p", ONE),
@@ -232,7 +236,9 @@ def test_nonsense_is_refused_in_a_word(text: str) -> None:
     assert len(messages) == 1
 
 
-@pytest.mark.parametrize("text", ["@ " * 10**5, "'\n" * 10**5, "$ " * 10**5, "param x = 1e\n" * 10**4, "define " * 10**4])
+@pytest.mark.parametrize(
+    "text", ["@ " * 10**5, "'\n" * 10**5, "$ " * 10**5, "param x = 1e\n" * 10**4, "define " * 10**4]
+)
 def test_mistakes_are_counted_up_to_a_hundred(text: str) -> None:
     _, messages = parse(Source("test.neural", text))
     assert len(messages) == 101
