@@ -146,6 +146,7 @@ def main() -> None:
         "rounds": found,
     }
     path = arguments.output or HERE / "results" / f"train_shakespeare_{datetime.now(UTC):%Y-%m-%d}.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result["median"], indent=2), f"\n{path}")
 

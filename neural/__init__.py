@@ -4,8 +4,9 @@
     program = neural.load("gpt2.neural", {"n_layer": 4})
     print(program.parameter_count, program.source("pytorch"))
 
-What the commands do: `load` (check, compile), `plan`, `set_up` and `Run.create` with `train`, `Run.open` with `generate`,
-`page` (explain). Importing this package imports no framework; each name brings what it needs when it is first used.
+What the commands do: `load` (check, compile), `plan`, `set_up` and `Run.create` with `train`, `Run.open` with
+`generate`, `page` (explain). Importing this package imports no framework; each name brings what it needs when it is
+first used.
 """
 
 from __future__ import annotations

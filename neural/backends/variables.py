@@ -9,8 +9,11 @@ RUNNING = ("x", "h")  # the value that flows on, and the branch of a residual
 
 
 def name_variables(block: Block, inputs: dict[str, str]) -> dict[str, str]:
-    """A variable for each value. The running value is `x`, and `h` while `x` is needed again; values that wait, and have
-    a name by the author, keep it."""
+    """A variable for each value.
+
+    The running value is `x`, and `h` while `x` is needed again. A value that waits, and that the author named, keeps
+    its name.
+    """
     uses: dict[str, list[int]] = {v.name: [] for v in block.inputs} | {
         v.name: [] for n in block.nodes for v in n.outputs
     }

@@ -13,21 +13,26 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
 
     A slip is an inserted, missing, wrong or swapped letter (Damerau–Levenshtein, optimal string alignment).
     Up to a third of the letters may be wrong, at least one and at most four; a difference of case alone is always near.
-    Equally near candidates: the one with the same first letter, then the first in the alphabet.
+    Of equally near candidates the one that begins like the name the longest, then the first in the alphabet.
     """
     if not name or len(name) > LONGEST:
         return None
     limit = min(4, max(1, len(name) // 3))
-    best: tuple[float, bool, str] | None = None
+    best: tuple[int, int, str] | None = None
     for candidate in candidates:
         if not candidate or candidate == name or abs(len(candidate) - len(name)) > limit:
             continue
         distance = _distance(name.lower(), candidate.lower(), limit)
         if distance > limit or distance >= max(len(name), len(candidate)):
             continue
-        key = (distance, candidate[0].lower() != name[0].lower(), candidate)
+        key = (distance, -_shared(name.lower(), candidate.lower()), candidate)
         best = key if best is None else min(best, key)
     return best and best[2]
+
+
+def _shared(a: str, b: str) -> int:
+    """How many letters two names have in common at their beginnings."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _distance(a: str, b: str, limit: int) -> int:

@@ -19,7 +19,7 @@ _SEVERITY = {Severity.ERROR: "\x1b[1;31m", Severity.WARNING: "\x1b[1;33m", Sever
 
 
 def render(diagnostics: Iterable[Diagnostic], *, color: bool) -> str:
-    """All messages, an empty line between two; ends with a line end unless there is none."""
+    """All messages, each with an empty line behind it."""
     return "".join(_Drawing(d, color).text() + "\n" for d in diagnostics)
 
 

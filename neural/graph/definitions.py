@@ -34,8 +34,13 @@ def read_source(path: Path, messages: Messages, place: Span | None = None) -> So
     try:
         if path.is_dir():
             raise messages.error("N003", f"{path} is a folder", place, hint="name a .neural file in it")
-        if path.stat().st_size > LARGEST_FILE:
-            raise messages.error("N005", f"{path} is too large for a program: {path.stat().st_size:,} bytes", place)
+        size = path.stat().st_size
+        if path.suffix != ".neural":
+            raise messages.error("N002", f"{path} is not a .neural file", place, hint="programs end in .neural")
+        if not path.is_file():  # a pipe or a device: reading it might never end
+            raise messages.error("N004", f"{path} cannot be read: it is not an ordinary file", place)
+        if size > LARGEST_FILE:
+            raise messages.error("N005", f"{path} is too large for a program: {size:,} bytes", place)
         raw = path.read_bytes()
     except FileNotFoundError:
         near = nearest(path.name, [p.name for p in path.parent.glob("*.neural")]) if path.parent.is_dir() else None
@@ -45,8 +50,6 @@ def read_source(path: Path, messages: Messages, place: Span | None = None) -> So
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise messages.error("N004", f"{path} cannot be read: {reason.lower()}", place) from None
-    if path.suffix != ".neural":
-        raise messages.error("N002", f"{path} is not a .neural file", place, hint="programs end in .neural")
     try:
         return Source(str(path), raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

@@ -236,7 +236,8 @@ class Lowering:
             return None
         count = evaluate(statement.repeat, scope, self.messages)
         if not SIZE.accepts(count.value):
-            label = f"this is {shown(count.value)}"
+            named = f"{count.root} = " if count.root != repr(count.value) else ""
+            label = f"this is {named}{shown(count.value)}"
             raise self.messages.error("N313", f"a count is {SIZE.expected}", statement.repeat.span, label, called=True)
         return count
 
@@ -568,8 +569,9 @@ class Lowering:
         """A define's body with the shorthand rewritten."""
         name = define.name.text
         if name not in self._bodies:
-            body = shorthand.residuals(define.body, self.messages)
-            self._bodies[name] = shorthand.projections(replace(define, body=body), self.messages)
+            hidden = self.definitions.defines
+            body = shorthand.residuals(define.body, self.messages, hidden)
+            self._bodies[name] = shorthand.projections(replace(define, body=body), self.messages, hidden)
         return self._bodies[name]
 
     def place_positions(self, define: Define) -> None:

@@ -39,9 +39,9 @@ def lower_network(
     inputs = _inputs(sections, network, scope, messages)
     layers = sections["layers"].value if "layers" in sections else ()
     _check_whole(network, sections, messages)
-    statements = shorthand.residuals(tuple(layers), messages)
+    statements = shorthand.residuals(tuple(layers), messages, definitions.defines)
     if settings.loss in CROSS_ENTROPIES:
-        statements = shorthand.softmax_head(statements, messages)
+        statements = shorthand.softmax_head(statements, messages, definitions.defines)
     block = _block(lowering, network, statements, inputs, scope, params, messages)
     if block is not None and _needs_positions(block):
         block = _with_positions(lowering, network, statements, inputs, scope, params, messages) or block

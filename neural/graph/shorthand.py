@@ -6,7 +6,7 @@ Each rule is a function from statements to statements, so that the shorthand and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import fields, is_dataclass, replace
 
 from neural.diagnostics.diagnostic import Edit, Fix
@@ -30,8 +30,10 @@ def _start(span: Span) -> Span:
     return Span(span.source, span.start, span.start)
 
 
-def residuals(statements: Statements, messages: Messages) -> Statements:
-    """`Add()` with no operands closes a residual that begins after the last one."""
+def residuals(statements: Statements, messages: Messages, hidden: Container[str]) -> Statements:
+    """`Add()` with no operands closes a residual that begins after the last one. hidden: names that defines have."""
+    if "Add" in hidden:
+        return statements
     done: list[Statement] = []
     region: list[Statement] = []
     for statement in statements:
@@ -93,11 +95,11 @@ def _units(statement: Statement):
     return given and given.value
 
 
-def projections(define: Define, messages: Messages) -> Statements:
+def projections(define: Define, messages: Messages, hidden: Container[str]) -> Statements:
     """Three Dense in a row in a define with `num_heads` and no attention: queries, keys and values."""
     body = define.body
     everything = list(_every(body))
-    if not any(p.name.text == "num_heads" for p in define.parameters):
+    if not any(p.name.text == "num_heads" for p in define.parameters) or "Dense" in hidden or "Attention" in hidden:
         return body
     if any(s.layer.text in ("Attention", "MultiHeadAttention") for s in everything):
         return body
@@ -197,18 +199,22 @@ def _attention_statement(named: list[Statement], dropout: Statement | None, caus
     return Statement(None, Name("Attention", place), tuple(arguments), None, None, place)
 
 
-def softmax_head(statements: Statements, messages: Messages) -> Statements:
+def softmax_head(statements: Statements, messages: Messages, hidden: Container[str]) -> Statements:
     """Under a cross-entropy the network gives logits: a softmax at its end is left to the loss."""
-    if not statements:
+    if not statements or statements[-1].layer.text in hidden:
         return statements
     last = statements[-1]
     soft = next((a for a in last.arguments if isinstance(a.value, Literal) and a.value.value == "softmax"), None)
     if soft is None or last.repeat is not None:
         return statements
-    if last.layer.text == "Activation" and len(last.arguments) == 1:
+    at = last.arguments.index(soft)
+    if last.layer.text == "Activation" and len(last.arguments) == 1 and len(statements) > 1:
         edit, changed = Edit(last.span, ""), ()
-    elif last.layer.text in ("Dense", "Output") and soft.name and soft.name.text == "activation":
-        at = last.arguments.index(soft)
+    elif last.layer.text in ("Dense", "Output") and any(a.name is None for a in last.arguments[at + 1 :]):
+        edit = Edit(soft.span, '"linear"')  # what stands behind it keeps its place
+        linear = replace(soft, value=Literal("linear", soft.span))
+        changed = (replace(last, arguments=tuple(linear if a is soft else a for a in last.arguments)),)
+    elif last.layer.text in ("Dense", "Output"):
         start = last.arguments[at - 1].span.end if at else soft.span.start
         end = soft.span.end if at or len(last.arguments) == 1 else last.arguments[1].span.start
         edit = Edit(Span(soft.span.source, start, end), "")

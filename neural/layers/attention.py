@@ -89,7 +89,8 @@ class Attention(Layer):
         Sample("(6, 8)", "Attention(num_heads=4, causal=true, window=2)"),
         Sample(
             "(4, 8)",
-            "q = Dense(input, 8) k = Dense(input, 4) v = Dense(input, 4) Attention(q, k, v, num_heads=4, num_kv_heads=2)",
+            "q = Dense(input, 8) k = Dense(input, 4) v = Dense(input, 4) "
+            "Attention(q, k, v, num_heads=4, num_kv_heads=2)",
         ),
         Sample("(9, 8)", 'Attention(num_heads=2, causal=true, rope=Rope(base=50.0, scaling="linear", factor=2.0))'),
         Sample(
@@ -130,7 +131,8 @@ class Attention(Layer):
             )
         if not same((width(k),), (width(v),)) or width(k).value * heads != width(q).value * kv_heads:
             right = width(q).value // heads * kv_heads
-            title = f"{kv_heads} heads of keys and values are {right} wide; here keys are {width(k).value} and values {width(v).value}"
+            found = f"keys are {width(k).value} and values {width(v).value}"
+            title = f"{kv_heads} heads of keys and values are {right} wide; here {found}"
             raise Mismatch("N410", title, hint=f"give keys and values {right} units")
         if not same((k.shape[1],), (v.shape[1],)) or (self.causal.value and not same((q.shape[1],), (k.shape[1],))):
             lengths = ", ".join(str(x.shape[1]) for x in (q, k, v))

@@ -51,7 +51,7 @@ class Output(Dense):
 
 @dataclass(frozen=True)
 class Projections(Layer):
-    """Several Dense of one input as one product: (…, d_in) → (…, a), (…, b), … The compiler writes it; programs do not."""
+    """Several Dense of one input as one product: (…, d_in) → (…, a), (…, b), … The compiler writes it, not programs."""
 
     units: tuple[Arg, ...]
     use_bias: Arg

@@ -24,7 +24,7 @@ class Mismatch(Exception):
 
 
 class Weight(NamedTuple):
-    """A parameter under PyTorch's name for it. init: "matrix", "embedding", "zeros", "ones"; buffers are not trained."""
+    """A parameter under PyTorch's name. init: "matrix", "embedding", "zeros" or "ones"; buffers are not trained."""
 
     name: str
     shape: tuple[int, ...]

@@ -18,7 +18,8 @@ class _Elementwise(Layer):
         first = inputs[0]
         for other in inputs[1:]:
             if not same(first.shape, other.shape):
-                title = f"{type(self).__name__} needs equal shapes, and these are {draw(first.shape)} and {draw(other.shape)}"
+                shapes = f"{draw(first.shape)} and {draw(other.shape)}"
+                title = f"{type(self).__name__} needs equal shapes, and these are {shapes}"
                 raise Mismatch("N401", title)
         return (first.shape,)
 
@@ -88,7 +89,7 @@ class Concatenate(Layer):
             if len(other.shape) != rank or not same(_without(first, axis), _without(other.shape, axis)):
                 raise Mismatch(
                     "N401",
-                    f"Concatenate needs equal shapes but for axis {axis}, and these are {draw(first)} and {draw(other.shape)}",
+                    f"Concatenate needs shapes that differ in axis {axis} alone: {draw(first)} and {draw(other.shape)}",
                 )
             total = total.plus(other.shape[axis])
         return ((*first[:axis], total, *first[axis + 1 :]),)

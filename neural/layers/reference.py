@@ -37,6 +37,9 @@ def _default(parameter) -> str:
 
 def reference() -> str:
     """docs/layers.md: every layer."""
-    head = '# Layers\n\nArguments bind by name, or by position in the order of the tables. `tied_to=name` and `weights="file"` go with any layer that has weights.\n'
+    head = (
+        "# Layers\n\nArguments bind by name, or by position in the order of the tables. "
+        '`tied_to=name` and `weights="file"` go with any layer that has weights.\n'
+    )
     names = sorted({cls.__name__ for cls in REGISTRY.values()} | {"Rope"})
     return head + "\n" + "\n".join(describe(n) for n in names)

@@ -40,7 +40,7 @@ class Cursor:
         self.lexer_explains = False
         """The last mistake was not told because the lexer tells of it."""
         self.brackets: list[Token] = []
-        self._doubtful = 0
+        self._doubtful = -1
         self._tokens = self.lexer.batch()
         self._index = 0
         self.token = self._tokens[0]
@@ -135,7 +135,7 @@ class Cursor:
         told = self.problems[-1].primary if self.problems else None
         cut = self.at("end") and self.lexer.cut_short
         self.lexer_explains = cut or self.lexer.explains(self.previous.start, self.token.end)
-        return self.lexer_explains or span.start < self._doubtful or bool(told and told.span.start == span.start)
+        return self.lexer_explains or span.start <= self._doubtful or bool(told and told.span.start == span.start)
 
     def doubt(self) -> None:
         """After a guess: what seems wrong up to the end of this line may come from it."""
@@ -146,7 +146,7 @@ class Cursor:
 
     def trust(self) -> None:
         """Something was read whole: what comes after it is not in doubt."""
-        self._doubtful = 0
+        self._doubtful = -1
 
     def insertion(self, text: str, title: str | None = None, *, safe: bool = True) -> Fix:
         """A fix that inserts text after the last token taken."""

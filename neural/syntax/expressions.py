@@ -32,7 +32,7 @@ class Expressions(Brackets):
         while (power := POWERS.get(self.token.kind, 0)) >= lowest:
             operator = self.advance()
             # `**` binds to the right, and tighter than a sign on its left only: -2 ** 2 is -4, 2 ** -1 is 0.5.
-            right = self.value(SIGN if operator.kind == "**" else power + 1)
+            right = self.value(power + 1)
             left = Binary(operator.kind, left, right, self.since(first))
             height = max(height, self.height) + 1
             self.deeper(operator, height)
@@ -133,8 +133,6 @@ class Expressions(Brackets):
         if following.kind == "=":
             name = self.name(self.advance())
         elif following.kind == ":":
-            if first.first and (following.first or first.value in SECTIONS):
-                self.unclosed()
             name = self.name(self.advance())
             self.instead("N107", f"the argument `{name.text}`", "=")
         elif following.kind in ("number", "string") or (following.kind == "ref" and named):
@@ -159,6 +157,8 @@ class Expressions(Brackets):
         while self.extra_closer():
             self.take(",")
         while not self.at_closer():
+            if self._section_begins():
+                self.unclosed()
             yield
             if not self._separator():
                 if not self.extra_closer():
@@ -171,16 +171,20 @@ class Expressions(Brackets):
             return True
         if self.token.kind not in VALUE_STARTS or self.token.kind == "{":
             return False
-        if self.at_item() or (self.token.first and self._next_line_begins_anew()):
+        statement = self.token.first and self.at("name") and (self.peek().kind == ":" or self.looks_like_statement())
+        if self.at_item() or statement or self._section_begins():
             self.unclosed()
         if self.at("(", "[") and (self.previous.kind not in (")", "]") or self.previous.end == self.token.start):
             raise self.unexpected("`,` or a closing bracket")
         self.no_comma()
         return True
 
-    def _next_line_begins_anew(self) -> bool:
-        """A new line after a value, that begins as statements and sections do: the bracket before was not closed."""
-        return self.at("name") and (self.peek().kind == ":" or self.looks_like_statement())
+    def _section_begins(self) -> bool:
+        """At the key of a section, where an element of a list would stand."""
+        following = self.peek().kind
+        if not self.at("name") or following not in (":", "{"):
+            return False
+        return self.token.value in SECTIONS or (self.token.first and following == "{")
 
     def no_comma(self) -> None:
         title = f"a comma is missing before {self.found()}"
@@ -223,8 +227,12 @@ class Expressions(Brackets):
         return Map(tuple(entries), self.since(first))
 
     def _map_ends(self) -> bool:
-        if self.at("}", "end") or self.at_item() or (self.at_closer() and not self.closes_nothing()):
+        if self.at("}", "end") or self.at_item():
             return True
+        if self.at_closer():
+            # `)` for `}`, rather than one too many
+            one_line = "\n" not in self.source.text[self.brackets[-1].start : self.token.start]
+            return not self.closes_nothing() or (one_line and (self.peek().first or self.peek().kind in ("}", "end")))
         return self.at("name") and self.token.first and self.peek().kind != ":" and self.looks_like_statement()
 
     def _entry(self) -> Entry:

@@ -13,6 +13,8 @@ from neural.syntax.tree import Define, Expr, File, Import, Literal, Name, Networ
 
 MAX_PATH = 200
 
+_ITEM = "`import`, `param`, `define` or `network`"
+
 
 def parse(source: Source) -> tuple[File, list[Diagnostic]]:
     """The tree of a program and everything wrong with its syntax, in the order of the file.
@@ -70,10 +72,10 @@ class Parser(Statements):
     def _no_item(self, ended: Token | None) -> Import | Param | Define | Network | None:
         """Report what cannot stand at the top of a file; read on where only the word is misspelt."""
         if self.at(","):
-            self.comma()
+            self.comma(_ITEM)
             return None
         if not self.at("name"):
-            raise self.unexpected("`import`, `param`, `define` or `network`")
+            raise self.unexpected(_ITEM)
         word, following = str(self.token.value), self.peek().kind
         near = nearest(word, ITEMS)
         if near and following in ("name", "string"):
@@ -92,8 +94,7 @@ class Parser(Statements):
             self.problem("N123", f"the layer `{word}` stands outside a network", self.token, hint=hint)
         else:
             fix = Fix("write `param`", (Edit(self.before(), "param "),)) if following == "=" else None
-            label = "expected `import`, `param`, `define` or `network`"
-            self.problem("N115", f"`{word}` is not a declaration", self.token, label, fix=fix)
+            self.problem("N115", f"`{word}` is not a declaration", self.token, f"expected {_ITEM}", fix=fix)
         raise Recover
 
     def _declared_name(self, keyword: Token) -> Name:
@@ -101,12 +102,10 @@ class Parser(Statements):
         if self.at("name") and not self.at_item():
             return self.declared(self.advance(), str(keyword.value))
         wrong = self.at("string", "ref", "number") and not self.token.first
-        self.problem(
-            "N122",
-            f"`{keyword.value}` is not followed by a name",
-            self.token if wrong else self.after(),
-            "expected a name" + " without quotes" * self.at("string"),
-        )
+        title, place = f"`{keyword.value}` is not followed by a name", self.token if wrong else self.after()
+        meant = str(self.token.value)
+        fix = self.replacement(self.token, meant) if wrong and meant.isidentifier() else None
+        self.problem("N122", title, place, "expected a name", fix=fix)
         self.doubt()
         if wrong:
             return Name(str(self.token.value), self.span(self.advance()))

@@ -64,10 +64,10 @@ class Statements(Expressions):
         """At `Dense{units=10)`."""
         return capital(self.token) and self.peek(2).kind == "name" and self.peek(3).kind == "="
 
-    def comma(self) -> None:
+    def comma(self, expected: str = "a layer or a section") -> None:
         """Report a comma between statements or sections, and take it."""
         if self.peek().kind not in ("name", "}", "end", ","):
-            raise self.unexpected("a layer or a section")
+            raise self.unexpected(expected)
         title, fix = "nothing separates statements and sections: `,`", self.replacement(self.token, "")
         self.problem("N128", title, self.token, "no comma belongs here", fix=fix)
         self.advance()
@@ -118,7 +118,7 @@ class Statements(Expressions):
     def _misses_equals(self) -> bool:
         """`q Dense(…)` on one line."""
         following = self.peek()
-        if not self.at("name") or following.kind != "name" or following.first:
+        if not self.at("name") or following.kind != "name" or following.first or capital(self.token):
             return False
         return self.peek(2).kind in ("(", "{") and not {self.token.value, following.value} & SECTIONS
 

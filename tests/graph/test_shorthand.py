@@ -148,7 +148,7 @@ def same(short: str, long: str, **where: str) -> bool:
         ("Dense(16) Add() Dense(16) Add() Dense(4)", "Residual { Dense(16) } Residual { Dense(16) } Dense(4)"),
         ("r = Dense(16) out = Add() Dense(out, 4)", "out = Residual { r = Dense(16) } Dense(out, 4)"),
         ("Dense(16) * 2 Add()", "Residual { Dense(16) * 2 }"),
-        ("a = Dense(16) Add() Add(a, input)", "Residual { a = Dense(16) } Add(a, input)"),
+        ("a = Dense(16) b = Add() Add(a, b)", "b = Residual { a = Dense(16) } Add(a, b)"),
         ("Residual { Dense(16) } Add()", "Residual { Residual { Dense(16) } }"),
     ],
 )
@@ -317,6 +317,7 @@ def test_networks_that_need_no_positions(layers: str) -> None:
         ('Dense(units=4, activation="softmax", use_bias=false)', "Dense(units=4, use_bias=false)"),
         ('Dense(activation="softmax", units=4)', "Dense(units=4)"),
         ('Dense(4, "softmax")', "Dense(4)"),
+        ('Dense(4, "softmax", false)', 'Dense(4, "linear", false)'),
         ('Output(4, activation="softmax")', "Output(4)"),
         ('out = Dense(4, activation="softmax")', "out = Dense(4)"),
     ],
@@ -335,6 +336,14 @@ def test_a_softmax_without_a_cross_entropy_stays(loss: str) -> None:
     text = network('Dense(4, activation="softmax")', sections=loss)
     assert codes(text) == []
     assert "softmax" in compiled(text).source()
+
+
+def test_shorthand_is_of_built_in_layers() -> None:
+    before = "define Add() { Dense(3) } define Activation(name) { Dense(4) } define Dense2(d) { Dense($d) }"
+    text = network('Dense(16) Add() Activation("softmax")', before=before, sections=LOSS)
+    assert set(codes(text)) == {"N212"}
+    hidden = "define Dense(d) { Output($d) } " + define(THREE)
+    assert "N602" not in codes(network("CausalThing(2, 8)", input="(5, 8)", before=hidden))
 
 
 def test_a_softmax_in_the_middle_stays() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import ast
+import builtins
+import dis
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import contextmanager
+from types import CodeType
 
 import pytest
 
@@ -47,8 +50,27 @@ def check(index: int) -> bool:
             to_json(error.diagnostics)
             return False
         render(program.messages, color=False)
-        ast.parse(program.source("pytorch"))
+        assert not undefined(program.source("pytorch"))
     return True
+
+
+def undefined(source: str) -> set[str]:
+    """Names that a module reads and nothing gives: what Python itself would only find when it runs."""
+    module = compile(source, "generated", "exec")
+    given = set(dir(builtins)) | {"__name__"} | {i.argval for i in dis.get_instructions(module) if i.opname == "STORE_NAME"}
+    read = {i.argval for code in codes(module) for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return read - given
+
+
+def codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from codes(constant)
+
+
+def test_undefined_names_are_found() -> None:
+    assert undefined("import math\nclass A:\n    def f(self):\n        return math.pi + gone") == {"gone"}
 
 
 @pytest.mark.parametrize("start", range(0, COUNT, CHUNK))

@@ -9,7 +9,7 @@ from random import Random
 
 TUTORIAL = Path(__file__).parents[1] / "fixtures" / "tutorial"
 PROGRAMS = [path.read_text() for path in sorted(TUTORIAL.glob("*.neural"))]
-STRAY = list("{}()[]:=,*$\"'#/\\+-.;é日“”\x01\x7f\u00a0\n") + ["/*", "*/", "**", "layers:", "1e", "0x1", "$", "none"]
+STRAY = [*"{}()[]:=,*$\"'#/\\+-.;é日“”\x01\x7f\u00a0\n", "/*", "*/", "**", "layers:", "1e", "0x1", "$", "none"]
 
 PIECES: dict[str, Callable[[str], list[str]]] = {
     "characters": list,
