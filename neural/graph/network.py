@@ -13,8 +13,9 @@ from neural.graph.definitions import Definitions, FileParams
 from neural.graph.evaluate import Scope, evaluate, identifier
 from neural.graph.graph import Block, Network, Node, Param, Placed, count_parameters, primitives
 from neural.graph.ids import embedder, embedding
-from neural.graph.lower import Frame, Lowering
+from neural.graph.lower import Lowering
 from neural.graph.messages import Messages, Poisoned, shown
+from neural.graph.reading import Frame, warn_of_unread
 from neural.graph.sections import CROSS_ENTROPIES, check_keys, lower_settings
 from neural.graph.settings import Settings
 from neural.layers.activation import Activation
@@ -135,7 +136,7 @@ def _block(
     if out is None or not inputs:
         return None
     block = builder.finish(identifier(network.name.text), _params(scope, params), out)
-    lowering.warn_of_unread(block)
+    warn_of_unread(block, messages)
     return block
 
 

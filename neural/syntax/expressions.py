@@ -32,7 +32,7 @@ class Expressions(Brackets):
         while (power := POWERS.get(self.token.kind, 0)) >= lowest:
             operator = self.advance()
             # `**` binds to the right, and tighter than a sign on its left only: -2 ** 2 is -4, 2 ** -1 is 0.5.
-            right = self.value(power + 1)
+            right = self.value(SIGN if operator.kind == "**" else power + 1)
             left = Binary(operator.kind, left, right, self.since(first))
             height = max(height, self.height) + 1
             self.deeper(operator, height)
