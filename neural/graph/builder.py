@@ -18,11 +18,12 @@ _SHORT = {"multi_head_attention": "attention"}
 
 # Attributes that torch.nn.Module has of its own.
 MODULE_ATTRIBUTES = {
-    "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "compile", "cpu", "cuda", "double", "dump_patches", "eval",
-    "extra_repr", "float", "forward", "get_buffer", "get_parameter", "get_submodule", "half", "ipu", "load_state_dict", "modules", "mtia",
-    "named_buffers", "named_children", "named_modules", "named_parameters", "parameters", "probabilities", "register_buffer",
-    "register_module", "register_parameter", "requires_grad_", "share_memory", "state_dict", "to", "to_empty", "train", "training",
-    "type", "xpu", "zero_grad", "context", "layer",
+    "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "compile", "cpu", "cuda", "double",
+    "dump_patches", "eval", "extra_repr", "float", "forward", "get_buffer", "get_parameter", "get_submodule",
+    "half", "ipu", "load_state_dict", "modules", "mtia", "named_buffers", "named_children", "named_modules",
+    "named_parameters", "parameters", "probabilities", "register_buffer", "register_module", "register_parameter",
+    "requires_grad_", "share_memory", "state_dict", "to", "to_empty", "train", "training", "type", "xpu",
+    "zero_grad", "context", "layer",
 }  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def snake(name: str) -> str:
 
 
 class BlockBuilder:
-    """Collects nodes; names that the author did not give are settled in `finish`, when it is known how many are alike."""
+    """Collects nodes. `finish` settles the names that the author did not give: by then it is known how many are alike."""
 
     def __init__(self, inputs: tuple[Value, ...]) -> None:
         self.inputs = inputs
@@ -141,7 +142,7 @@ def _rename(name: str, final: dict[str, str]) -> str:
 def outward(
     shape: tuple[Arg, ...], inputs: tuple[Value, ...], arguments: tuple[tuple[str, Arg], ...]
 ) -> tuple[Arg, ...]:
-    """A shape of a block in the terms of its caller: by argument or by input where one has that value, else by its root."""
+    """A shape of a block in its caller's terms: by the argument or the input that has the value, else by its root."""
     known = {arg.value: arg for _, arg in reversed(arguments) if isinstance(arg.value, int)}
     known |= {a.value: a for v in inputs for a in v.shape if not a.axis}
     return tuple(

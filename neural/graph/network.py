@@ -248,7 +248,8 @@ def _described(
         messages.error("N514", title, sections["tokenizer"].value.span, hint=f"make the Embedding's input_dim {needed}")
     return Network(
         block, settings, source.shape[1].value if ids else None, vocabulary if models_language else None,
-        cached=causal and ids and len(out.shape) == 3, classifies=classifies, init="gpt2" if attentions else "glorot", sequence=sequence,
+        cached=causal and ids and len(out.shape) == 3, classifies=classifies,
+        init="gpt2" if attentions else "glorot", sequence=sequence,
     )  # fmt: skip
 
 

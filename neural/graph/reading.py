@@ -70,7 +70,8 @@ def _no_value(ref: Ref, statement: Statement, frame: Frame, messages: Messages) 
         hint = "move its statement above this one"
         raise messages.error("N209", title, ref.span, "it is made further down", hint=hint)
     known = [*frame.values, *frame.scope.names()]
-    otherwise = f"name a value above, `{ref.name} = Layer(…)`, or bind a parameter, `param {ref.name} = 2` or `--set {ref.name}=2`"
+    parameter = f"`param {ref.name} = 2` or `--set {ref.name}=2`"
+    otherwise = f"name a value above, `{ref.name} = Layer(…)`, or bind a parameter, {parameter}"
     help_ = suggestion(ref.name, known, ref.span, otherwise)
     raise messages.error("N209", title, ref.span, **help_)
 

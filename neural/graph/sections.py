@@ -88,7 +88,8 @@ SCHEDULES = {cls.__name__: cls for cls in (CosineDecay, Constant)}
 
 ANY_TEXT = Kind("a string", lambda v: isinstance(v, str) and v != "")
 _TRAIN_KINDS = {
-    "steps": SIZE, "epochs": POSITIVE, "batch_size": SIZE, "gradient_accumulation": SIZE, "gradient_clip": POSITIVE.optional(),
+    "steps": SIZE, "epochs": POSITIVE, "batch_size": SIZE, "gradient_accumulation": SIZE,
+    "gradient_clip": POSITIVE.optional(),
     "validation_split": RATE, "eval_every": SIZE, "eval_batches": SIZE, "sample_every": COUNT, "save_every": SIZE,
     "keep_checkpoints": SIZE, "log_every": SIZE, "seed": COUNT,
 }  # fmt: skip

@@ -135,7 +135,7 @@ class Cursor:
         told = self.problems[-1].primary if self.problems else None
         cut = self.at("end") and self.lexer.cut_short
         self.lexer_explains = cut or self.lexer.explains(self.previous.start, self.token.end)
-        return span.start <= self._doubtful or bool(told and told.span.start == span.start)
+        return self.lexer_explains or span.start <= self._doubtful or bool(told and told.span.start == span.start)
 
     def doubt(self) -> None:
         """After a guess: what seems wrong up to the end of this line may come from it."""
