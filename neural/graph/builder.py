@@ -34,7 +34,7 @@ def snake(name: str) -> str:
 
 
 class BlockBuilder:
-    """Collects nodes. `finish` settles the names that the author did not give: by then it is known how many are alike."""
+    """Collects nodes. `finish` settles names that the author did not give: by then it is known how many are alike."""
 
     def __init__(self, inputs: tuple[Value, ...]) -> None:
         self.inputs = inputs

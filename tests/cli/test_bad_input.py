@@ -40,7 +40,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def neural(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "neural", *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "neural", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -102,7 +107,9 @@ def test_hundreds_of_mistakes_are_told_up_to_a_hundred(folder: Path) -> None:
     assert "error[N100]" in run.stderr
 
 
-@pytest.mark.parametrize("command", ["check", "check good.neural --bogus", "chekc good.neural", "compile good.neural --backend"])
+@pytest.mark.parametrize(
+    "command", ["check", "check good.neural --bogus", "chekc good.neural", "compile good.neural --backend"]
+)
 def test_a_wrong_command_line(folder: Path, command: str) -> None:
     run = neural(folder, *command.split())
     assert run.returncode == 2

@@ -57,8 +57,15 @@ def check(index: int) -> bool:
 def undefined(source: str) -> set[str]:
     """Names that a module reads and nothing gives: what Python itself would only find when it runs."""
     module = compile(source, "generated", "exec")
-    given = set(dir(builtins)) | {"__name__"} | {i.argval for i in dis.get_instructions(module) if i.opname == "STORE_NAME"}
-    read = {i.argval for code in codes(module) for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    given = (
+        set(dir(builtins)) | {"__name__"} | {i.argval for i in dis.get_instructions(module) if i.opname == "STORE_NAME"}
+    )
+    read = {
+        i.argval
+        for code in codes(module)
+        for i in dis.get_instructions(code)
+        if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+    }
     return read - given
 
 

@@ -50,7 +50,9 @@ class Net(nn.Module):
         self.dense_2 = nn.Linear(w, 16)
         self.dense_3 = nn.Linear(16, 8)
         self.dense_4 = nn.Linear(w, 8)
-        self.residual_blocks = nn.ModuleList(ResidualBlock(in_features=8) for _ in range(3))
+        self.residual_blocks = nn.ModuleList(
+            ResidualBlock(in_features=8) for _ in range(3)
+        )
         self.layer_norms = nn.ModuleList(nn.LayerNorm(8, eps=0.5) for _ in range(2))
         self.output = nn.Linear(8, 4)
         self.apply(init_weights)

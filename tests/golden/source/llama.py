@@ -37,7 +37,9 @@ def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-def causal_mask(T: int, past: int, padding: Tensor | None, device: torch.device) -> Tensor | None:
+def causal_mask(
+    T: int, past: int, padding: Tensor | None, device: torch.device
+) -> Tensor | None:
     """True where a query may look at a key, (T, past + T) or (B, 1, T, past + T).
 
     None where attention needs no mask: every key is allowed, or `is_causal` says which.
@@ -65,7 +67,9 @@ def init_weights(module: nn.Module) -> None:
 
 
 class MultiHeadAttention(nn.Module):
-    def __init__(self, d_model: int, num_heads: int, num_kv_heads: int, layer: int) -> None:
+    def __init__(
+        self, d_model: int, num_heads: int, num_kv_heads: int, layer: int
+    ) -> None:
         super().__init__()
         self.qkv_widths = (
             d_model,
@@ -121,7 +125,9 @@ class SwiGLU(nn.Module):
 
 
 class LlamaBlock(nn.Module):
-    def __init__(self, num_heads: int, num_kv_heads: int, d_model: int, d_ff: int, layer: int) -> None:
+    def __init__(
+        self, num_heads: int, num_kv_heads: int, d_model: int, d_ff: int, layer: int
+    ) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(d_model, eps=1e-5)
         self.attention = MultiHeadAttention(
@@ -201,7 +207,9 @@ class Llama(nn.Module):
         logits = self.head(x)
         return logits if past_key_values is None else (logits, past_key_values)
 
-    def probabilities(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def probabilities(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
         """The softmax of the logits, (B, T, vocab_size)."""
         return self(input_ids, attention_mask).softmax(dim=-1)
 

@@ -30,7 +30,9 @@ class KVCache:
         return k, v
 
 
-def causal_mask(T: int, past: int, padding: Tensor | None, device: torch.device) -> Tensor | None:
+def causal_mask(
+    T: int, past: int, padding: Tensor | None, device: torch.device
+) -> Tensor | None:
     """True where a query may look at a key, (T, past + T) or (B, 1, T, past + T).
 
     None where attention needs no mask: every key is allowed, or `is_causal` says which.
@@ -50,7 +52,9 @@ def init_weights(module: nn.Module) -> None:
 
 
 class CausalSelfAttention(nn.Module):
-    def __init__(self, num_heads: int, d_model: int, dropout: float, layer: int) -> None:
+    def __init__(
+        self, num_heads: int, d_model: int, dropout: float, layer: int
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.layer = layer
@@ -82,10 +86,14 @@ class CausalSelfAttention(nn.Module):
 
 
 class GptBlock(nn.Module):
-    def __init__(self, num_heads: int, d_model: int, dropout: float, layer: int) -> None:
+    def __init__(
+        self, num_heads: int, d_model: int, dropout: float, layer: int
+    ) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(d_model, bias=False)
-        self.attn = CausalSelfAttention(num_heads=num_heads, d_model=d_model, dropout=dropout, layer=layer)
+        self.attn = CausalSelfAttention(
+            num_heads=num_heads, d_model=d_model, dropout=dropout, layer=layer
+        )
         self.ln_2 = nn.LayerNorm(d_model, bias=False)
         self.c_fc = nn.Linear(d_model, 4 * d_model, bias=False)
         self.c_proj = nn.Linear(4 * d_model, d_model, bias=False)
@@ -114,7 +122,8 @@ class ShakespeareGpt(nn.Module):
         self.wpe = nn.Embedding(context, d_model)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
-            GptBlock(num_heads=n_head, d_model=d_model, dropout=dropout, layer=i) for i in range(n_layer)
+            GptBlock(num_heads=n_head, d_model=d_model, dropout=dropout, layer=i)
+            for i in range(n_layer)
         )
         self.ln_f = nn.LayerNorm(d_model, bias=False)
         self.lm_head = nn.Linear(d_model, vocab_size, bias=False)
@@ -150,7 +159,9 @@ class ShakespeareGpt(nn.Module):
         logits = self.lm_head(x)
         return logits if past_key_values is None else (logits, past_key_values)
 
-    def probabilities(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def probabilities(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
         """The softmax of the logits, (B, T, vocab_size)."""
         return self(input_ids, attention_mask).softmax(dim=-1)
 

@@ -15,7 +15,9 @@ def average(x: Tensor, mask: Tensor | None) -> Tensor:
     return (x * mask).sum(1) / mask.sum(1)
 
 
-def causal_mask(T: int, past: int, padding: Tensor | None, device: torch.device) -> Tensor | None:
+def causal_mask(
+    T: int, past: int, padding: Tensor | None, device: torch.device
+) -> Tensor | None:
     """True where a query may look at a key, (T, past + T) or (B, 1, T, past + T).
 
     None where attention needs no mask: every key is allowed, or `is_causal` says which.
@@ -67,7 +69,9 @@ class GptBlock(nn.Module):
     def __init__(self, num_heads: int, d_model: int, d_ff: int, dropout: float) -> None:
         super().__init__()
         self.layer_norm_1 = nn.LayerNorm(d_model)
-        self.causal_attention = CausalAttention(num_heads=num_heads, d_model=d_model, dropout=dropout)
+        self.causal_attention = CausalAttention(
+            num_heads=num_heads, d_model=d_model, dropout=dropout
+        )
         self.layer_norm_2 = nn.LayerNorm(d_model)
         self.dense_1 = nn.Linear(d_model, d_ff)
         self.dense_2 = nn.Linear(d_ff, d_model)
@@ -98,14 +102,18 @@ class GptClassifier(nn.Module):
             if name.endswith(("causal_attention.dense.weight", "dense_2.weight")):
                 nn.init.normal_(weight, std=0.02 / math.sqrt(2))
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
         """Logits (B, num_classes) of input_ids (B, T).
 
         attention_mask: (B, T), 1 for tokens and 0 for padding on the right.
         """
         T = input_ids.size(1)
         if input_ids.size(1) > self.context:
-            raise ValueError(f"{input_ids.size(1)} tokens, and the context has {self.context}")
+            raise ValueError(
+                f"{input_ids.size(1)} tokens, and the context has {self.context}"
+            )
         positions = torch.arange(T, device=input_ids.device)
         mask = causal_mask(T, 0, attention_mask, input_ids.device)
         x = self.embedding(input_ids) + self.positional_embedding(positions)
@@ -116,7 +124,9 @@ class GptClassifier(nn.Module):
         x = self.dropout(x)
         return self.output(x)
 
-    def probabilities(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def probabilities(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
         """The softmax of the logits, (B, num_classes)."""
         return self(input_ids, attention_mask).softmax(dim=-1)
 

@@ -30,7 +30,9 @@ class KVCache:
         return k, v
 
 
-def causal_mask(T: int, past: int, padding: Tensor | None, device: torch.device) -> Tensor | None:
+def causal_mask(
+    T: int, past: int, padding: Tensor | None, device: torch.device
+) -> Tensor | None:
     """True where a query may look at a key, (T, past + T) or (B, 1, T, past + T).
 
     None where attention needs no mask: every key is allowed, or `is_causal` says which.
@@ -50,7 +52,9 @@ def init_weights(module: nn.Module) -> None:
 
 
 class CausalAttention(nn.Module):
-    def __init__(self, num_heads: int, d_model: int, dropout: float, layer: int) -> None:
+    def __init__(
+        self, num_heads: int, d_model: int, dropout: float, layer: int
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.layer = layer
@@ -82,10 +86,14 @@ class CausalAttention(nn.Module):
 
 
 class GptBlock(nn.Module):
-    def __init__(self, num_heads: int, d_model: int, d_ff: int, dropout: float, layer: int) -> None:
+    def __init__(
+        self, num_heads: int, d_model: int, d_ff: int, dropout: float, layer: int
+    ) -> None:
         super().__init__()
         self.layer_norm_1 = nn.LayerNorm(d_model)
-        self.causal_attention = CausalAttention(num_heads=num_heads, d_model=d_model, dropout=dropout, layer=layer)
+        self.causal_attention = CausalAttention(
+            num_heads=num_heads, d_model=d_model, dropout=dropout, layer=layer
+        )
         self.layer_norm_2 = nn.LayerNorm(d_model)
         self.dense_1 = nn.Linear(d_model, d_ff)
         self.dense_2 = nn.Linear(d_ff, d_model)
@@ -106,7 +114,8 @@ class GptDecoder(nn.Module):
         self.positional_embedding = nn.Embedding(1024, 768)
         self.dropout = nn.Dropout(0.1)
         self.gpt_blocks = nn.ModuleList(
-            GptBlock(num_heads=12, d_model=768, d_ff=3072, dropout=0.1, layer=i) for i in range(12)
+            GptBlock(num_heads=12, d_model=768, d_ff=3072, dropout=0.1, layer=i)
+            for i in range(12)
         )
         self.layer_norm = nn.LayerNorm(768)
         self.dense = nn.Linear(768, 50257)
@@ -142,7 +151,9 @@ class GptDecoder(nn.Module):
         logits = self.dense(x)
         return logits if past_key_values is None else (logits, past_key_values)
 
-    def probabilities(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def probabilities(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
         """The softmax of the logits, (B, T, 50257)."""
         return self(input_ids, attention_mask).softmax(dim=-1)
 
