@@ -35,12 +35,18 @@ def bind(
     places: dict[str, Span] = {}
     broken = False
     for argument in arguments:
+        name = None
         try:
             name = _name_of(owner, argument, by_name, places, messages)
             places[name] = scope.origin(argument.value)
             values[name] = _accepted(by_name[name], owner, argument.value, scope, messages)
         except Poisoned:
-            broken = True
+            name = name or (argument.name and meant(argument.name.text, by_name))
+            if name is None or by_name[name].stand_in is None:
+                broken = True
+            else:
+                values.setdefault(name, by_name[name].stand_in)
+                places.setdefault(name, argument.value.span)
     missing = [p for p in by_name.values() if p.required and p.name not in places]
     if missing and not broken:
         names = [f"`{p.name}`" for p in missing]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import MISSING, replace
 
 from neural.diagnostics.diagnostic import Label
@@ -141,6 +142,18 @@ class Lowering:
             raise self.messages.error("N313", f"a count is {SIZE.expected}", statement.repeat.span, label, called=True)
         return count
 
+    def _arguments(self, name: str, declared: tuple[Parameter, ...], statement: Statement, arguments, frame: Frame):
+        """The layer's own arguments with their places, those that any layer takes, and the count; all mistakes told."""
+        bound = None
+        with suppress(Poisoned):
+            place = statement.layer.span
+            bound = bind(name, declared, arguments, frame.scope, self.messages, place, skip=lambda n: n in SPECIAL)
+        others = special(statement, frame, self.messages)
+        repeat = self._repeat(statement, frame.scope)
+        if bound is None:
+            raise Poisoned
+        return *bound, others, repeat
+
     # Layers
 
     def _layer(
@@ -148,11 +161,7 @@ class Lowering:
     ) -> Value:
         name = statement.layer.text
         declared = parameters(cls)
-        given, places = bind(
-            name, declared, arguments, frame.scope, self.messages, statement.layer.span, skip=lambda n: n in SPECIAL
-        )
-        weights, tied, place = special(statement, frame, self.messages)
-        repeat = self._repeat(statement, frame.scope)
+        given, places, (weights, tied, place), repeat = self._arguments(name, declared, statement, arguments, frame)
         check_arity(cls, name, inputs, statement, self.messages)
         known = readable(cls, inputs, statement, self.messages)
         layer = cls(**with_defaults(declared, given))
@@ -175,7 +184,9 @@ class Lowering:
                 node = frame.builder.add(layer, known, name=own, kind=name, span=statement.span, weights_from=weights)
         except Mismatch as mismatch:
             self._tell(mismatch, statement, places, frame)
-            raise Poisoned from None
+            if not cls.keeps_shape:
+                raise Poisoned from None
+            return known[0]
         if tied is not None:
             tie(node, tied, place, frame, self.messages)
         return self._counted(node, repeat, known, statement, frame)
@@ -274,13 +285,9 @@ class Lowering:
         declared = tuple(
             Parameter(p.name.text, ANYTHING, MISSING if p.default is None else None, "") for p in define.parameters
         )
-        given, places = bind(
-            name, declared, arguments, frame.scope, self.messages, statement.layer.span, skip=lambda n: n in SPECIAL
-        )
-        weights, tied, place = special(statement, frame, self.messages)
+        given, places, (weights, tied, place), repeat = self._arguments(name, declared, statement, arguments, frame)
         if tied is not None:
             raise self.messages.error("N210", "a define has no weight of its own to share", place.span)
-        repeat = self._repeat(statement, frame.scope)
         if len(inputs) != 1:
             hint = "join them first: `Concatenate(a, b)` or `Add(a, b)`"
             raise self.messages.error(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from neural.layers.arguments import argument, choice
 from neural.layers.layer import Layer, Sample, Shape, Site, Value, register, size
+from neural.layers.values import Arg
 
 
 def _gelu(np, x):
@@ -59,7 +60,7 @@ ACTIVATION = choice(*ACTIVATIONS)
 class Activation(Layer):
     """A function applied to each number (softmax: to the last axis)."""
 
-    activation: object = argument(ACTIVATION, doc="the function's name")
+    activation: object = argument(ACTIVATION, doc="the function's name", stand_in=Arg.of("linear"))
 
     samples = tuple(Sample("(5,)", f'Activation("{name}")') for name in ACTIVATIONS)
 

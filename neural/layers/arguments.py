@@ -51,9 +51,12 @@ SIZES = Kind(
 )
 
 
-def argument(kind: Kind, default: Any = MISSING, doc: str = "") -> Any:
-    """A dataclass field that the language can set. Fields without a default must be given."""
-    metadata = {"kind": kind, "doc": doc}
+def argument(kind: Kind, default: Any = MISSING, doc: str = "", *, stand_in: Any = None) -> Any:
+    """A dataclass field that the language can set. Fields without a default must be given.
+
+    stand_in: after a mistake in this argument the compiler goes on with it. Only for what bears on no shape.
+    """
+    metadata = {"kind": kind, "doc": doc, "stand_in": stand_in}
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 
@@ -65,6 +68,7 @@ class Parameter:
     kind: Kind
     default: Any  # MISSING where it must be given
     doc: str
+    stand_in: Any = None
 
     @property
     def required(self) -> bool:
@@ -74,5 +78,7 @@ class Parameter:
 def parameters(cls: type) -> tuple[Parameter, ...]:
     """The arguments that a dataclass declares, in the order in which they bind by position."""
     return tuple(
-        Parameter(f.name, f.metadata["kind"], f.default, f.metadata["doc"]) for f in fields(cls) if "kind" in f.metadata
+        Parameter(f.name, f.metadata["kind"], f.default, f.metadata["doc"], f.metadata["stand_in"])
+        for f in fields(cls)
+        if "kind" in f.metadata
     )

@@ -71,17 +71,23 @@ class Attention(Layer):
     num_heads: object = argument(SIZE, doc="number of heads")
     num_kv_heads: object = argument(SIZE.optional(), Arg.of(None), doc="heads of keys and values; by default num_heads")
     causal: object = argument(BOOLEAN, Arg.of(False), doc="whether a token sees only itself and what stands before it")
-    dropout: object = argument(RATE, Arg.of(0.0), doc="rate of dropout on the attention weights")
+    dropout: object = argument(RATE, Arg.of(0.0), doc="rate of dropout on the attention weights", stand_in=Arg.of(0.0))
     window: object = argument(
         SIZE.optional(), Arg.of(None), doc="how many tokens back a causal token sees, itself included"
     )
     rope: object = argument(ROPE, Arg.of(None), doc="rotary positions: the base, or Rope(…)")
-    qk_norm: object = argument(BOOLEAN, Arg.of(False), doc="RMS normalisation of queries and keys, head by head")
+    qk_norm: object = argument(
+        BOOLEAN, Arg.of(False), doc="RMS normalisation of queries and keys, head by head", stand_in=Arg.of(False)
+    )
     scale: object = argument(
-        NUMBER.optional(), Arg.of(None), doc="factor of the products; by default 1 / sqrt(head_dim)"
+        NUMBER.optional(),
+        Arg.of(None),
+        doc="factor of the products; by default 1 / sqrt(head_dim)",
+        stand_in=Arg.of(None),
     )
 
     arity = (1, 3)
+    keeps_shape = True
     samples = (
         Sample("(4, 8)", "Attention(num_heads=2)"),
         Sample("(4, 8)", "Attention(num_heads=2, causal=true, scale=0.3)"),
@@ -271,17 +277,23 @@ class MultiHeadAttention(Composite):
     )
     num_kv_heads: object = argument(SIZE.optional(), Arg.of(None), doc="heads of keys and values; by default num_heads")
     causal: object = argument(BOOLEAN, Arg.of(False), doc="whether a token sees only itself and what stands before it")
-    dropout: object = argument(RATE, Arg.of(0.0), doc="rate of dropout on the attention weights")
+    dropout: object = argument(RATE, Arg.of(0.0), doc="rate of dropout on the attention weights", stand_in=Arg.of(0.0))
     window: object = argument(
         SIZE.optional(), Arg.of(None), doc="how many tokens back a causal token sees, itself included"
     )
     rope: object = argument(ROPE, Arg.of(None), doc="rotary positions: the base, or Rope(…)")
-    qk_norm: object = argument(BOOLEAN, Arg.of(False), doc="RMS normalisation of queries and keys, head by head")
-    scale: object = argument(
-        NUMBER.optional(), Arg.of(None), doc="factor of the products; by default 1 / sqrt(key_dim)"
+    qk_norm: object = argument(
+        BOOLEAN, Arg.of(False), doc="RMS normalisation of queries and keys, head by head", stand_in=Arg.of(False)
     )
-    use_bias: object = argument(BOOLEAN, Arg.of(True), doc="whether the projections have biases")
+    scale: object = argument(
+        NUMBER.optional(),
+        Arg.of(None),
+        doc="factor of the products; by default 1 / sqrt(key_dim)",
+        stand_in=Arg.of(None),
+    )
+    use_bias: object = argument(BOOLEAN, Arg.of(True), doc="whether the projections have biases", stand_in=Arg.of(True))
 
+    keeps_shape = True
     samples = (
         Sample("(4, 8)", "MultiHeadAttention(num_heads=2)"),
         Sample(

@@ -15,8 +15,10 @@ class Dense(Layer):
     """activation(x · weightᵀ + bias) on the last axis, for any rank: (…, d_in) → (…, units)."""
 
     units: object = argument(SIZE, doc="width of the output")
-    activation: object = argument(ACTIVATION, Arg.of("linear"), doc="the function applied to the result")
-    use_bias: object = argument(BOOLEAN, Arg.of(True), doc="whether a bias is added")
+    activation: object = argument(
+        ACTIVATION, Arg.of("linear"), doc="the function applied to the result", stand_in=Arg.of("linear")
+    )
+    use_bias: object = argument(BOOLEAN, Arg.of(True), doc="whether a bias is added", stand_in=Arg.of(True))
 
     samples = (
         Sample("(5,)", "Dense(3)"),

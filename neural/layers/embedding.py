@@ -57,6 +57,7 @@ class PositionalEmbedding(Layer):
         SIZE.optional(), Arg.of(None), doc="the longest sequence; by default the input's length"
     )
     inlined = True
+    keeps_shape = True
     kind: object = argument(
         choice("learned", "sinusoidal"), Arg.of("learned"), doc="a learned table, or sines and cosines"
     )

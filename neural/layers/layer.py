@@ -88,6 +88,7 @@ class Layer:
     arity: ClassVar[tuple[int, int]] = (1, 1)  # the fewest and the most inputs
     takes_ids: ClassVar[bool] = False  # True: its input is ids, not numbers
     mixes_positions: ClassVar[bool] = False  # True: what it gives for token t depends on other tokens by no mask
+    keeps_shape: ClassVar[bool] = False  # True: the output has the first input's shape, even after a mistake in it
     inlined: ClassVar[bool] = False  # True: a sum or a product, whose operands read well in place
     samples: ClassVar[tuple[Sample, ...]] = ()
 
@@ -121,6 +122,7 @@ class Composite:
     """A layer whose body is made of other layers."""
 
     takes_ids: ClassVar[bool] = False
+    keeps_shape: ClassVar[bool] = False
     arity: ClassVar[tuple[int, int]] = (1, 1)
     samples: ClassVar[tuple[Sample, ...]] = ()
 

@@ -13,8 +13,8 @@ from neural.layers.values import Arg
 class LayerNormalization(Layer):
     """(x - mean) / sqrt(variance + epsilon) · weight + bias over the last axis (Ba et al. 2016)."""
 
-    epsilon: object = argument(POSITIVE, Arg.of(1e-3), doc="added to the variance")
-    use_bias: object = argument(BOOLEAN, Arg.of(True), doc="whether a bias is added")
+    epsilon: object = argument(POSITIVE, Arg.of(1e-3), doc="added to the variance", stand_in=Arg.of(1e-5))
+    use_bias: object = argument(BOOLEAN, Arg.of(True), doc="whether a bias is added", stand_in=Arg.of(True))
 
     samples = (
         Sample("(5,)", "LayerNormalization()"),
@@ -45,7 +45,7 @@ class LayerNormalization(Layer):
 class RMSNormalization(Layer):
     """x / sqrt(mean(x²) + epsilon) · weight over the last axis (Zhang and Sennrich 2019)."""
 
-    epsilon: object = argument(POSITIVE, Arg.of(1e-6), doc="added to the mean square")
+    epsilon: object = argument(POSITIVE, Arg.of(1e-6), doc="added to the mean square", stand_in=Arg.of(1e-5))
 
     samples = (Sample("(5,)", "RMSNormalization()"), Sample("(4, 5)", "RMSNormalization(epsilon=1e-5)"))
 
@@ -75,9 +75,9 @@ class BatchNormalization(Layer):
     """Normalises each feature (the last axis) by running statistics of the batch (Ioffe and Szegedy 2015)."""
 
     momentum: object = argument(
-        RATE, Arg.of(0.99), doc="the share of the old statistics that a step keeps, as in Keras"
+        RATE, Arg.of(0.99), doc="the share of the old statistics that a step keeps, as in Keras", stand_in=Arg.of(0.9)
     )
-    epsilon: object = argument(POSITIVE, Arg.of(1e-3), doc="added to the variance")
+    epsilon: object = argument(POSITIVE, Arg.of(1e-3), doc="added to the variance", stand_in=Arg.of(1e-5))
 
     samples = (
         Sample("(5,)", "BatchNormalization()"),

@@ -15,7 +15,7 @@ from neural.layers.values import Arg, draw
 class Dropout(Layer):
     """Zeroes numbers at a rate in training and scales the rest up (Srivastava et al. 2014)."""
 
-    rate: object = argument(RATE, doc="the share that is zeroed")
+    rate: object = argument(RATE, doc="the share that is zeroed", stand_in=Arg.of(0.0))
 
     samples = (Sample("(5,)", "Dropout(0.5)"),)
 

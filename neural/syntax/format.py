@@ -117,7 +117,7 @@ def _power(expr: Expr) -> int:
 
 def _sides(op: str) -> tuple[int, int]:
     """How tightly the operands must bind to stand without parentheses."""
-    return (POWER, SIGN) if op == "**" else (POWERS[op], POWERS[op] + 1)
+    return (POWER + 1, SIGN) if op == "**" else (POWERS[op], POWERS[op] + 1)
 
 
 def _literal(expr: Literal) -> str:

@@ -1,4 +1,4 @@
-"""Every code has its page, and the pages of syntax show what they say."""
+"""The page of each code: it is there, it is used, and its programs do what it says."""
 
 from __future__ import annotations
 
@@ -7,36 +7,57 @@ from pathlib import Path
 
 import pytest
 
-from neural.diagnostics.pages import codes, page, title
+from neural.compiler import compile_source
+from neural.diagnostics.diagnostic import Diagnostic, NeuralError, Severity
+from neural.diagnostics.pages import FOLDER, codes, page, title
 from neural.diagnostics.source import Source
-from neural.syntax.parser import parse
 
-PACKAGE = Path(__file__).parents[2] / "neural"
-SYNTAX = [code for code in codes() if code.startswith("N1") and "```neural" in (page(code) or "")]
-
-
-def blocks(code: str) -> dict[str, str]:
-    """The programs of a page, by their headings."""
-    return dict(re.findall(r"^## (\w+)\n\n```neural\n(.*?)```", page(code) or "", re.DOTALL | re.MULTILINE))
+PACKAGE = FOLDER.parents[1]
+BLOCK = re.compile(r"^## (Wrong|Right)\n\n```neural\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+RUNNABLE = [code for code in codes() if "```neural" in page(code)]
 
 
-@pytest.mark.parametrize("code", SYNTAX)
-def test_wrong_is_this_mistake_and_right_is_none(code: str) -> None:
-    shown = blocks(code)
-    assert {d.code for d in parse(Source("wrong.neural", shown["Wrong"]))[1]} == {code}
-    assert parse(Source("right.neural", shown["Right"]))[1] == []
+def used() -> set[str]:
+    """The codes that the package's source names."""
+    files = (path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+    return {code for text in files for code in re.findall(r"[\"'](N\d{3})[\"']", text)}
+
+
+def test_every_code_has_a_page_and_every_page_a_use() -> None:
+    assert set(codes()) == used()
 
 
 @pytest.mark.parametrize("code", codes())
-def test_a_page_begins_with_its_code_and_a_title(code: str) -> None:
-    first, empty, prose = (page(code) or "").split("\n")[:3]
-    assert first == f"# {code}: {title(code)}" and not empty and prose
-    assert title(code) and not (title(code) or "").endswith(".")
+def test_a_page_has_a_title_and_says_something(code: str) -> None:
+    text = page(code)
+    assert text.startswith(f"# {code}: ")
+    assert title(code)
+    assert not title(code).endswith(".")
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    assert len(prose.split()) > 15
+    assert max(map(len, prose.splitlines())) <= 130
 
 
-def test_all_codes_of_syntax_have_a_page() -> None:
-    used = {c for p in (PACKAGE / "syntax").glob("*.py") for c in re.findall(r'"(N\d{3})"', p.read_text())}
-    assert used and used == {code for code in codes() if code.startswith("N1")}
+@pytest.mark.parametrize("code", codes())
+def test_a_page_has_a_wrong_and_a_right_program_or_a_console(code: str) -> None:
+    kinds = [kind for kind, _ in BLOCK.findall(page(code))]
+    assert kinds == ["Wrong", "Right"] or (not kinds and "```console" in page(code))
+
+
+def told(program: str) -> tuple[Diagnostic, ...]:
+    try:
+        return compile_source(Source(str(Path("program.neural")), program)).messages
+    except NeuralError as error:
+        return error.diagnostics
+
+
+@pytest.mark.parametrize("code", RUNNABLE)
+def test_the_wrong_program_gives_the_code_and_the_right_one_nothing(code: str) -> None:
+    programs = dict(BLOCK.findall(page(code)))
+    assert {d.code for d in told(programs["Wrong"])} == {code}
+    right = told(programs["Right"])
+    assert code not in {d.code for d in right}
+    assert all(d.severity is not Severity.ERROR for d in right)
 
 
 def test_an_unknown_code_has_no_page() -> None:
