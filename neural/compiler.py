@@ -18,6 +18,9 @@ from neural.graph.settings import Settings
 from neural.graph.verify import verify
 from neural.syntax import tree
 
+# Mistakes that stand whatever else of a file could not be read. Others may come of a statement that is missing.
+FIRM = ("N0", "N1", "N301", "N305", "N306", "N309", "N310", "N311", "N501", "N503", "N504", "N505", "N506", "N511")
+
 BACKENDS = {"pytorch": "neural.backends.torch"}
 
 
@@ -103,7 +106,8 @@ def compile_source(
     }
     params.check_sets(params.unbound)
     if messages.errors:
-        raise NeuralError(*messages.all)
+        complete = all(file.complete for file in definitions.files)
+        raise NeuralError(*(d for d in messages.all if complete or d.code.startswith(FIRM)))
     graph = verify(graphs[chosen.name.text])
     verify(optimize(graph))
     values = {

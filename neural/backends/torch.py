@@ -29,7 +29,7 @@ def emit(network: Network) -> str:
 
 
 def _imports(body: str) -> str:
-    lines = [f"import {name}" for name in ("math", "re") if f"{name}." in body]
+    lines = [f"import {name}" for name in ("math", "re") if f" {name}." in body or f"({name}." in body]
     lines += [""] if lines else []
     lines.append("import torch\nfrom torch import Tensor, nn")
     if re.search(r"\bF\.", body):

@@ -126,11 +126,11 @@ class BlockBuilder:
 
 
 def _countable(layer: Layer, inputs: tuple[Value, ...], shapes: tuple[Shape, ...]) -> None:
-    """Raises Mismatch for a result or a weight with more numbers than 64 bits count."""
+    """Raises Mismatch for a result or a weight, of 4 bytes a number, with more bytes than 64 bits count."""
     results = [tuple(a.value for a in shape if a.value is not None) for shape in shapes]
     for sizes in (*results, *(w.shape for w in layer.weights(*inputs))):
-        if prod(sizes) > LARGEST:
-            title = f"{' × '.join(map(str, sizes))} numbers are more than 64 bits can count"
+        if 4 * prod(sizes) > LARGEST:
+            title = f"{' × '.join(map(str, sizes))} numbers have more bytes than 64 bits can count"
             raise Mismatch("N412", title, hint="make it smaller")
 
 

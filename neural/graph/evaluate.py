@@ -70,6 +70,8 @@ def evaluate(
 ) -> Arg:
     """The value of an expression. Raises Poisoned after a message. `values` makes sense of calls such as Rope(…)."""
     match expr:
+        case Literal(span=span) if span is not None and span.start == span.end:
+            raise Poisoned  # nothing is written here, and the parser has told
         case Literal(value=value, span=span):
             written = span.text if isinstance(value, float) and "e" in span.text else repr(value)
             return Arg(value, written, written)

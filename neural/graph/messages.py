@@ -9,8 +9,10 @@ from neural.diagnostics.diagnostic import Diagnostic, Label, Severity
 from neural.diagnostics.source import Span
 from neural.syntax.literals import shorten, write_string
 
-# What a passage that could not be read may have held: without it, such a message may be untrue.
-ABSENCES = frozenset(("N007", "N009", "N201", "N205", "N207", "N209", "N210", "N302", "N512"))
+# What a passage that could not be read may have held: without it, such a message may be untrue, unless it is of a slip
+# of spelling (N201 to N512 with a fix). Names that statements give are lost more often than misspelt.
+ABSENCES = frozenset(("N007", "N009", "N201", "N205", "N206", "N207", "N302", "N309", "N310", "N501", "N512"))
+LOST_NAMES = frozenset(("N209", "N210"))
 CALLS = 3  # so many calls that led to a place are shown
 LONGEST = 300  # characters of a line of a message
 
@@ -57,14 +59,16 @@ class Messages:
     def all(self) -> tuple[Diagnostic, ...]:
         """In the order of the files' text, without those that may only follow from what could not be read."""
         every = sorted(self._found.values(), key=lambda d: _place(d) or ("", -1))
-        unbound = set()
+        seen, broken = set(), any(d.severity is Severity.ERROR for d in every)
         lost = [d for d in every if d.code.startswith("N1") or (d.code < "N007" and d.primary)]
-        lines = {_line(d) for d in lost}
+        lines = {line for d in lost for line in _lines(d)}
         told = []
         for d in every:
-            if d.code == "N201" and (d.title in unbound or unbound.add(d.title)):
-                continue  # one missing parameter is one mistake, however often it is read
-            if not lost or d in lost or not (_follows(d) or _line(d) in lines):
+            if (d.code == "N201" or (d.code == "N301" and not d.fix)) and (d.title in seen or seen.add(d.title)):
+                continue  # one missing parameter is one mistake, however often it is read or given
+            if broken and d.code == "N214":
+                continue  # what would have read it may have the mistake
+            if not lost or d in lost or not (_follows(d) or lines & _lines(d)):
                 told.append(d)
         return tuple(told)
 
@@ -77,15 +81,15 @@ def _place(diagnostic: Diagnostic) -> tuple[str, int] | None:
     return diagnostic.primary and (diagnostic.primary.span.source.name, diagnostic.primary.span.start)
 
 
-def _line(diagnostic: Diagnostic) -> tuple[str, int] | None:
-    span = diagnostic.primary and diagnostic.primary.span
-    return span and (span.source.name, span.source.line_column(span.start)[0])
+def _lines(diagnostic: Diagnostic) -> set[tuple[str, int]]:
+    spans = [label.span for label in (diagnostic.primary, *diagnostic.secondary) if label]
+    return {(span.source.name, span.source.line_column(span.start)[0]) for span in spans}
 
 
 def _follows(diagnostic: Diagnostic) -> bool:
     """Whether something that was not read may be the cause: a shape, or an absence that is no slip of spelling."""
     shapes = diagnostic.code.startswith(("N4", "N6")) or diagnostic.severity is not Severity.ERROR
-    return shapes or (diagnostic.code in ABSENCES and diagnostic.fix is None)
+    return shapes or diagnostic.code in LOST_NAMES or (diagnostic.code in ABSENCES and diagnostic.fix is None)
 
 
 def shown(value: Any) -> str:

@@ -113,9 +113,9 @@ def _input_shape(expr: tree.Expr, scope: Scope, messages: Messages) -> tuple[Arg
             )
     if not axes:
         raise messages.error("N513", "an input has at least one axis", expr.span, hint="write `input: (1024,)`")
-    if prod(a.value for a in axes) > LARGEST:
+    if 4 * prod(a.value for a in axes) > LARGEST:
         raise messages.error(
-            "N412", "this input has more numbers than 64 bits can count", expr.span, hint="make it smaller"
+            "N412", "this input has more bytes than 64 bits can count", expr.span, hint="make it smaller"
         )
     return tuple(axes)
 
@@ -234,8 +234,8 @@ def _described(
         and not any(p.node.layer.mixes_positions for p in nodes)
     )
     _check_head(block, out, settings, sections, classifies, messages)
-    if count_parameters(block) > LARGEST:
-        title = f"the network has {count_parameters(block):,} parameters, more than 64 bits can count"
+    if 4 * count_parameters(block) > LARGEST:
+        title = f"the network's {count_parameters(block):,} parameters have more bytes than 64 bits can count"
         messages.error("N412", title, sections["layers"].key.span, hint="make it smaller")
     sequence = _sequence(block, nodes, messages)
     if models_language and attentions and not all(a.causal.value for a in attentions):

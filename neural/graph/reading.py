@@ -130,6 +130,8 @@ def special(statement: Statement, frame: Frame, messages: Messages) -> tuple[str
         ref = argument.value
         place = argument
         tied = frame.layers.get(ref.name) if isinstance(ref, Ref) else None
+        if tied is None and isinstance(ref, Ref) and ref.name in frame.values and frame.values[ref.name] is None:
+            raise Poisoned  # the layer of that name has a mistake of its own
         if tied is None:
             name = ref.name if isinstance(ref, Ref) else ref.value if isinstance(ref, Literal) else None
             otherwise = "name a layer above, in the same block: `tokens = Embedding(…)`, then `tied_to=tokens`"
@@ -184,7 +186,9 @@ def _seen(node: Node, text: str) -> tuple[Label, ...]:
 
 
 def warn_of_unread(block: Block, messages: Messages) -> None:
-    """Tell of statements whose value goes nowhere."""
+    """Tell of statements whose value goes nowhere; after a mistake their reader may be what is missing."""
+    if messages.errors:
+        return
     read = {name for node in block.nodes for name in node.inputs} | set(block.outputs)
     for node in block.nodes:
         if node.span and not any(v.name in read for v in node.outputs):

@@ -42,15 +42,10 @@ def format_file(file: File) -> str:
     return "\n".join(lines) + "\n" if lines else ""
 
 
-def format_expression(expr: Expr) -> str:
-    """A value on one line."""
-    return _Flat(None).flat(expr)
-
-
 class _Flat:
     """Values on one line. A line end in the result says that one line cannot hold it."""
 
-    def __init__(self, comments: Placement | None) -> None:
+    def __init__(self, comments: Placement) -> None:
         self.comments = comments
 
     def flat(self, expr: Expr, lowest: int = 0) -> str:
@@ -89,7 +84,7 @@ class _Flat:
         return "{ " + separator.join(self.element(e) for e in expr.entries) + " }" if expr.entries else "{}"
 
     def busy(self, node: object, kind: str) -> bool:
-        return bool(self.comments and self.comments.group(node, kind, ()).busy)
+        return self.comments.group(node, kind, ()).busy
 
     def element(self, node: Any) -> str:
         match node:
@@ -138,8 +133,6 @@ def _literal(expr: Literal) -> str:
 
 class _Printer(_Flat):
     """Everything that may need several lines. `pad` is the indentation of the line that a text begins on."""
-
-    comments: Placement
 
     def block(self, group: Group, pad: str, draw: Callable[[Any, str], str], separator: str = "") -> list[str]:
         """The lines of elements one under the other, with their comments and the author's empty lines."""

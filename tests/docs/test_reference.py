@@ -1,15 +1,20 @@
-"""docs/layers.md is what the layers declare."""
+"""What is generated in docs/ is what the code gives now."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from neural.backends.svg import emit
+from neural.compiler import load
 from neural.layers.reference import reference
 
 
 def golden() -> dict[Path, str]:
-    return {Path("docs/layers.md"): reference()}
+    return {Path("docs/layers.md"): reference(), Path("docs/gpt2.svg"): emit(load("examples/gpt2.neural").graph)}
 
 
-def test_layers_page_is_up_to_date() -> None:
-    assert Path("docs/layers.md").read_text() == reference(), "`make golden` writes it anew"
+@pytest.mark.parametrize(("path", "text"), golden().items(), ids=lambda x: x.name if isinstance(x, Path) else "")
+def test_up_to_date(path: Path, text: str) -> None:
+    assert path.read_text() == text, "`make golden` writes it anew"

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from importlib import import_module
 
-SOURCES = ("tests.backends.test_source", "tests.docs.test_reference", "tests.golden.mistakes")
+SOURCES = (
+    "tests.backends.test_source",
+    "tests.diagnostics.test_render",
+    "tests.docs.test_reference",
+    "tests.golden.mistakes",
+)
 
 
 def main() -> None:

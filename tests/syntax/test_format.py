@@ -8,10 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from neural.syntax.format import WIDTH, format_expression, format_file
-from neural.syntax.tree import Param
+from neural.syntax.format import WIDTH, format_file
 from tests.syntax.shapes import comments, read, shape
-from tests.syntax.trees import files, spread, tokens, values
+from tests.syntax.trees import files, spread, tokens
 
 TUTORIAL = sorted((Path(__file__).parents[1] / "fixtures" / "tutorial").glob("*.neural"))
 SLOW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -42,15 +41,6 @@ def test_layout_and_comments_mean_nothing_and_survive(data) -> None:
 @given(files)
 def test_a_file_means_the_same_on_one_line(file) -> None:
     assert shape(read(" ".join(tokens(format_file(file))))) == shape(file)
-
-
-@SLOW
-@given(values)
-def test_values_stand_on_one_line(value) -> None:
-    text = format_expression(value)
-    assert "\n" not in text
-    (param,) = read(f"param x = {text}").items
-    assert isinstance(param, Param) and shape(param.value) == shape(value)
 
 
 @pytest.mark.parametrize("path", TUTORIAL, ids=lambda p: p.stem)
