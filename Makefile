@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+NANOGPT ?= ../nanoGPT
+CORPUS ?= $(NANOGPT)/data/shakespeare_char/input.txt
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
@@ -26,7 +28,7 @@ demo: $(STAMP) ## Compile a GPT, train it on Shakespeare, write text with it (a 
 	$(BIN)/neural check examples/shakespeare_char.neural
 	$(BIN)/neural compile examples/shakespeare_char.neural --output .demo/gpt.py
 	$(BIN)/neural data shakespeare --output .demo/shakespeare.txt
-	$(BIN)/neural train examples/shakespeare_char.neural --data .demo/shakespeare.txt --out .demo/run
+	$(BIN)/neural train examples/shakespeare_char.neural --data .demo/shakespeare.txt --set steps=5000 --out .demo/run
 	$(BIN)/neural generate .demo/run --prompt "ROMEO:" --max-new-tokens 400 --temperature 0.8 --top-k 40 --seed 1
 
 test: $(STAMP) ## Run all tests
@@ -43,8 +45,8 @@ golden: $(STAMP) ## Rewrite the golden files from what the compiler gives now
 parity: $(STAMP) ## Compare generated models with the NumPy oracle and Hugging Face
 	@$(BIN)/python -m pytest tests/parity -v
 
-bench: $(STAMP) ## Measure against nanoGPT, in turn, in one process list
-	@$(BIN)/python bench/train_shakespeare.py
+bench: $(STAMP) ## Train beside nanoGPT, in turn: make bench NANOGPT=../nanoGPT
+	@$(BIN)/python bench/train_shakespeare.py --nanogpt $(NANOGPT) --corpus $(CORPUS)
 
 docs: $(STAMP) ## Run every block in docs/ and README.md
 	@$(BIN)/python -m pytest tests/docs -v

@@ -93,7 +93,7 @@ def measure(nanogpt: Path, corpus: Path, rounds: int, steps: int) -> dict[str, l
         work = Path(name)
         checkout = prepare_nanogpt(nanogpt, corpus, work)
         program = work / PROGRAM.name
-        program.write_text(PROGRAM.read_text().replace("steps: 2000", f"steps: {steps}"))
+        program.write_text(PROGRAM.read_text().replace("param steps = 2000", f"param steps = {steps}"))
         for number in range(rounds):
             shutil.rmtree(checkout / "out-shakespeare-char", ignore_errors=True)
             theirs = timed(NANOGPT.format(steps=steps).split(), checkout)

@@ -38,10 +38,10 @@ def inward(outer: Value, bound: list[tuple[str, Arg, Arg]], scope: Scope, widths
 
 
 def widths_of(define: Define) -> set[str]:
-    """Parameters that the body uses as a width."""
+    """Parameters that the body uses as a width. An attention's arguments are none, whether it is written out or not."""
     found = set()
     for statement in shorthand._every(define.body):
-        for argument in statement.arguments:
+        for argument in statement.arguments if statement.layer.text != "Attention" else ():
             keyed = argument.name and (
                 argument.name.text in ("units", "output_dim")
                 or (isinstance(argument.value, Ref) and argument.value.name == argument.name.text)

@@ -102,7 +102,7 @@ def evaluate(
                 raise messages.error(
                     "N304", f"`{callee.text}(…)` is not a value", span, "expected a number, a string or the like"
                 )
-            return Arg(values(expr, scope), span.text, span.text)
+            return Arg(values(expr, scope), f"{callee.text}(…)", f"{callee.text}(…)")
         case Map(span=span):
             raise messages.error("N304", "`{ … }` is not a value here", span, "expected a number, a string or the like")
     raise AssertionError(expr)

@@ -10,6 +10,11 @@ from neural.layers.arguments import parameters
 from neural.layers.attention import Rope
 
 
+def names() -> tuple[str, ...]:
+    """Of all layers, with their synonyms."""
+    return (*REGISTRY, "Rope")
+
+
 def describe(name: str) -> str:
     """A layer's page in Markdown."""
     cls = Rope if name == "Rope" else REGISTRY[name]
@@ -41,5 +46,5 @@ def reference() -> str:
         "# Layers\n\nArguments bind by name, or by position in the order of the tables. "
         '`tied_to=name` and `weights="file"` go with any layer that has weights.\n'
     )
-    names = sorted({cls.__name__ for cls in REGISTRY.values()} | {"Rope"})
-    return head + "\n" + "\n".join(describe(n) for n in names)
+    own = sorted({cls.__name__ for cls in REGISTRY.values()} | {"Rope"})
+    return head + "\n" + "\n".join(describe(n) for n in own)

@@ -24,7 +24,7 @@ def test_all_codes_are_listed(capsys) -> None:
 
 
 def test_json(capsys) -> None:
-    explain("N102", json=True)
+    explain("N102", as_json=True)
     assert json.loads(capsys.readouterr().out) == {"code": "N102", "title": title("N102"), "text": page("N102")}
     explain(json=True)
     assert json.loads(capsys.readouterr().out)["codes"][0] == {"code": codes()[0], "title": title(codes()[0])}
@@ -37,3 +37,10 @@ def test_an_unknown_code(written: str, near: str | None) -> None:
     (message,) = error.value.diagnostics
     assert message.code == "N013"
     assert (f"did you mean {near}?" in (message.hint or "")) == (near is not None)
+
+
+def test_a_layer_is_explained_from_what_it_declares(capsys) -> None:
+    explain("Attention")
+    text = capsys.readouterr().out
+    assert "Scaled dot-product attention" in text
+    assert "| `num_kv_heads` | a whole number from 1, or none | none |" in text

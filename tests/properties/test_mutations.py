@@ -12,9 +12,12 @@ from types import CodeType
 
 import pytest
 
-from neural.compiler import compile_source
+from neural.cli.fmt import formatted
+from neural.compiler import Program, compile_source
 from neural.diagnostics.diagnostic import NeuralError
-from neural.diagnostics.render import render, to_json
+from neural.diagnostics.render import apply_fixes, render, to_json
+from neural.diagnostics.source import Source
+from tests.graph.programs import structure
 from tests.properties.mutations import mutant
 
 COUNT = int(os.environ.get("NEURAL_MUTATIONS", "2000"))
@@ -52,6 +55,32 @@ def check(index: int) -> bool:
         render(program.messages, color=False)
         assert not undefined(program.source("pytorch"))
     return True
+
+
+@pytest.mark.parametrize("start", range(0, COUNT // 2, CHUNK))
+def test_what_the_compiler_writes_means_the_same(start: int) -> None:
+    """The form without shorthand that `--fix` writes, and the one file that a run keeps."""
+    for index in range(start, start + CHUNK):
+        source, sets, network = mutant(index)
+        try:
+            program = compile_source(source, sets, network)
+        except NeuralError:
+            continue
+        explicit = without_shorthand(program, source, sets, network)
+        assert explicit.graph == program.graph, f"mutant {index}"
+        alone = compile_source(Source(source.name, program.text()))
+        assert structure(alone.graph.block) == structure(program.graph.block), f"mutant {index}"
+        assert alone.settings == program.settings
+
+
+def without_shorthand(program: Program, source: Source, sets: dict[str, object], network: str | None) -> Program:
+    for _ in range(8):
+        fixes = [d.fix for d in program.messages if d.fix and d.fix.safe and d.fix.edits[0].span.source is source]
+        if not fixes:
+            return program
+        source = Source(source.name, formatted(apply_fixes(source.text, fixes), source.name))
+        program = compile_source(source, sets, network)
+    raise AssertionError("the fixes never end")
 
 
 def undefined(source: str) -> set[str]:
