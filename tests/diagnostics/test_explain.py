@@ -26,7 +26,7 @@ def test_all_codes_are_listed(capsys) -> None:
 def test_json(capsys) -> None:
     explain("N102", as_json=True)
     assert json.loads(capsys.readouterr().out) == {"code": "N102", "title": title("N102"), "text": page("N102")}
-    explain(json=True)
+    explain(as_json=True)
     assert json.loads(capsys.readouterr().out)["codes"][0] == {"code": codes()[0], "title": title(codes()[0])}
 
 
