@@ -23,6 +23,16 @@ SYSTEM_ERRORS = {
 }
 
 
+EXTRAS = {
+    "torch": "torch",
+    "tokenizers": "torch",
+    "safetensors": "torch",
+    "tensorboard": "torch",
+    "matplotlib": "torch",
+    "huggingface_hub": "hub",
+}
+
+
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 our fault, 2 the user's mistake, 130 interrupted."""
     from neural.cli.app import app
@@ -61,6 +71,9 @@ def _failed(error: Exception) -> int:
     if isinstance(error, OSError) and (reason := SYSTEM_ERRORS.get(errno.errorcode.get(error.errno or 0, ""))):
         where = f"{error.filename}: " if error.filename else ""
         return _show((Diagnostic("N010", f"{where}{reason}"),))
+    if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get((error.name or "").partition(".")[0])):
+        hint = f"pip install 'neural-dsl[{extra}]'"
+        return _show((Diagnostic("N015", f"this needs {error.name}, which is not installed", hint=hint),))
     if os.environ.get("NEURAL_TRACEBACK"):
         raise error
     print(
