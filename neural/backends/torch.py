@@ -74,6 +74,7 @@ class NodeSite:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     shapes: tuple[Shape, ...]
+    live: frozenset[str] = frozenset()  # variables whose values later statements read
     callee: str | None = None  # in a loop over copies: the loop's variable
     modules: list[str] = field(default_factory=list)
 
@@ -99,6 +100,11 @@ class NodeSite:
 
     def cache_layer(self) -> str:
         return self.writer.cache_layer()
+
+    def local(self, name: str, unread: tuple[str, ...] = ()) -> str:
+        while name in self.live or name in unread:
+            name += "_"
+        return name
 
     def line(self, statement: str) -> None:
         self.writer.forward.extend(statement.split("\n"))
@@ -186,13 +192,20 @@ class ClassWriter:
         if node.repeat is not None:
             self._loop(node, NodeSite(self, node.name, inputs, outputs, shapes, callee="layer"))
             return
-        site = NodeSite(self, node.name, inputs, outputs, shapes)
+        site = NodeSite(self, node.name, inputs, outputs, shapes, self._live(node))
         before = len(self.init)
         result = node.layer.torch(site)
         if transposed:
             result = self._transposed(node, transposed, result, before)
         if result is not None:
             self._assign(node, result)
+
+    def _live(self, node: Node) -> frozenset[str]:
+        """The variables of values that stand before a node and that nodes behind it read."""
+        at = self.block.nodes.index(node)
+        made = {v.name for v in self.block.inputs} | {v.name for n in self.block.nodes[:at] for v in n.outputs}
+        later = {i for n in self.block.nodes[at + 1 :] for i in n.inputs} | set(self.block.outputs)
+        return frozenset(self.variables[v] for v in made & later)
 
     def _transposed(self, node: Node, tie, result: str, before: int) -> str:
         """A product with another layer's matrix, the other way round."""
@@ -240,7 +253,8 @@ class ClassWriter:
             self.forward.append(f"for block in self.{node.name}:")
             self.forward.append(f"    {out} = block({', '.join([out, *effects])})")
         count = Arg.of(inner) if node.repeat is None else node.repeat.times(inner) if inner else Arg.of(0)
-        self.attentions = self.attentions.plus(count) if self.attentions.value else count
+        if count.value:
+            self.attentions = self.attentions.plus(count) if self.attentions.value else count
 
     def _place(self, node: Node, inner: int) -> str:
         """The number, among the network's attentions, of the first in a block."""

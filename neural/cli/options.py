@@ -22,28 +22,30 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 
 
 def parse_sets(pairs: list[str]) -> dict[str, object]:
-    """`name=value` with a value of the language: a number, a string (quotes may be left out), true, false, none."""
-    from neural.diagnostics.source import Source
-    from neural.syntax.parser import parse
-    from neural.syntax.tree import Literal, Param, Unary
-
+    """`name=value` with a value of the language, `4`, `1e-3`, `(1, 2)`, `2 ** 8`, or a string without its quotes."""
     found: dict[str, object] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name.strip().isidentifier() or not text.strip():
             fail("N011", f"`--set {pair}` is not NAME=VALUE", hint="write it like `--set n_layer=4`")
-        file, errors = parse(Source("--set", f"param x = {text}"))
-        value = (
-            file.items[0].value if len(file.items) == 1 and isinstance(file.items[0], Param) and not errors else None
-        )
-        if isinstance(value, Literal):
-            found[name.strip()] = value.value
-        elif (
-            isinstance(value, Unary)
-            and isinstance(value.operand, Literal)
-            and isinstance(value.operand.value, int | float)
-        ):
-            found[name.strip()] = -value.operand.value
-        else:
-            found[name.strip()] = text
+        found[name.strip()] = _value(text)
     return found
+
+
+def _value(text: str) -> object:
+    from neural.diagnostics.diagnostic import NeuralError
+    from neural.diagnostics.source import Source
+    from neural.graph.evaluate import Scope, evaluate
+    from neural.graph.messages import Messages, Poisoned
+    from neural.syntax.parser import parse
+    from neural.syntax.tree import Param, Ref
+
+    file, errors = parse(Source("--set", f"param value = {text}"))
+    items = file.items
+    if errors or len(items) != 1 or not isinstance(items[0], Param) or isinstance(items[0].value, Ref):
+        return text  # a word, a path
+    messages = Messages()
+    try:
+        return evaluate(items[0].value, Scope({}), messages).value
+    except Poisoned:
+        raise NeuralError(*messages.all) from None

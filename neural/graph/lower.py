@@ -80,7 +80,9 @@ class Lowering:
         ):
             return False
         node = frame.builder.nodes[-1]
-        return isinstance(node.layer, Block) and node.inputs == (running.name,) and same(running.shape, out.shape)
+        if node.inputs != (running.name,) or not same(running.shape, out.shape):
+            return False
+        return isinstance(node.layer, Block) or bool(node.layer.weights(running) and not node.layer.effects(running))
 
     def _remember(self, statement: Statement, out: Value | None, first: int, frame: Frame) -> None:
         if statement.name is None:

@@ -216,35 +216,37 @@ class Attention(Layer):
         grouped = self.kv_heads.value != self.num_heads.value
         kv_heads = site.attribute("num_kv_heads", self.kv_heads) if grouped else heads
         site.line("# heads beside the batch: (B, heads, T, head_dim)")
-        for name, source, n in (("q", q, heads), ("k", k, kv_heads), ("v", v, kv_heads)):
+        sources = (q, k, v)
+        q, k, v = site.local("q", (k, v)), site.local("k", (v,)), site.local("v")
+        for name, source, n in zip((q, k, v), sources, (heads, kv_heads, kv_heads), strict=True):
             site.line(f"{name} = {source}.unflatten(-1, ({n}, -1)).transpose(1, 2)")
         if self.qk_norm.value:
             head_dim = site.shapes[0][-1].over(self.num_heads).text
             norms = [site.module(f"nn.RMSNorm({head_dim}, eps=1e-06)", suffix=n) for n in ("q_norm", "k_norm")]
-            site.line(f"q, k = {norms[0]}(q), {norms[1]}(k)")
+            site.line(f"{q}, {k} = {norms[0]}({q}), {norms[1]}({k})")
         if self.turning:
             site.helper(ROTATE)
-            site.line(f"q, k = rotate(q, {effects[Rotary]}), rotate(k, {effects[Rotary]})")
+            site.line(f"{q}, {k} = rotate({q}, {effects[Rotary]}), rotate({k}, {effects[Rotary]})")
         if effects.get(Cache):
             site.line(
-                f"if {effects[Cache]} is not None:\n    k, v = {effects[Cache]}.update({site.cache_layer()}, k, v)"
+                f"if {effects[Cache]} is not None:\n    {k}, {v} = {effects[Cache]}.update({site.cache_layer()}, {k}, {v})"
             )
-        site.line(self._product(site, effects, grouped))
+        site.line(self._product(site, effects, grouped, (q, k, v)))
         return f"{site.outputs[0]}.transpose(1, 2).flatten(-2)  # (B, T, {site.shapes[0][-1].text})"
 
-    def _product(self, site: Site, effects: dict[type, str], grouped: bool) -> str:
+    def _product(self, site: Site, effects: dict[type, str], grouped: bool, qkv: tuple[str, str, str]) -> str:
         mask = effects.get(CausalMask) or effects[PaddingMask]
         given = [f"attn_mask={mask}"]
         if self.dropout.text != "0.0":
             rate = site.attribute("attention_dropout", self.dropout)
             given.append(f"dropout_p={rate} if self.training else 0.0")
         if self.causal.value and self.window.value is None:
-            given.append(f"is_causal={mask} is None" + (" and q.size(-2) > 1" if effects[Cache] else ""))
+            given.append(f"is_causal={mask} is None" + (f" and {qkv[0]}.size(-2) > 1" if effects[Cache] else ""))
         if self.scale.value is not None:
             given.append(f"scale={site.attribute('scale', self.scale)}")
         if grouped:
             given.append("enable_gqa=True")
-        return f"{site.outputs[0]} = F.scaled_dot_product_attention(q, k, v, {', '.join(given)})"
+        return f"{site.outputs[0]} = F.scaled_dot_product_attention({', '.join(qkv)}, {', '.join(given)})"
 
 
 def _divides(total: Arg, heads: Arg, argument: str) -> None:

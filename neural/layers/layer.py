@@ -58,6 +58,10 @@ class Site(Protocol):
     def cache_layer(self) -> str:
         """How the forward pass reads the place of this attention in the cache."""
 
+    def local(self, name: str, unread: tuple[str, ...] = ()) -> str:
+        """A variable for a step in between: this one, or one like it where a value that is still needed has it, or it
+        is among the variables that later steps of this statement read."""
+
     def line(self, statement: str) -> None:
         """A statement of the forward pass."""
 

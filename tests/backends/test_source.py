@@ -153,3 +153,29 @@ def test_names_that_mean_something_to_python_or_torch(name: str) -> None:
     text = f"define {name}(a) {{ Dense($a) }} network N {{ input: (8,) layers: {name} = {name}(8) Dense(8) Add({name}, input) }}"
     module = load_module(compile_source(Source("x.neural", text)).source(), "n")
     assert module.N()(torch.randn(2, 8)).shape == (2, 8)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        "q = Dense(8) k = Dense(input, 8) v = Dense(input, 8) a = Attention(q, k, v, num_heads=2) Add(a, q, k, v)",
+        "q = Dense(8) k = Dense(input, 8) v = Dense(input, 8) a = Attention(v, q, k, num_heads=2) b = Attention(k, v, q, num_heads=4) Add(a, b)",
+        "k = Dense(8) a = Attention(k, k, k, num_heads=2) Add(a, k)",
+        "h = Dense(8) x = Dense(input, 8) a = Attention(x, h, x, num_heads=2) Add(a, h, x, input)",
+    ],
+)
+def test_attention_overwrites_nothing_that_is_read_later(layers: str) -> None:
+    import numpy as np
+    import torch
+
+    from neural.graph.interpreter import initial_weights, interpret
+    from neural.graph.passes import optimize
+
+    program = compile_source(Source("x.neural", f"network N {{ input: (4, 8) layers: {layers} }}"))
+    graph = optimize(program.graph)
+    own = initial_weights(graph, 1)
+    model = load_module(program.source(), "n").N().double()
+    model.load_state_dict({n: torch.from_numpy(w) for n, w in own.items()})
+    x = np.random.default_rng(0).normal(size=(2, 4, 8))
+    with torch.no_grad():
+        np.testing.assert_allclose(model(torch.from_numpy(x)).numpy(), interpret(graph, own, x), rtol=1e-9, atol=1e-9)
