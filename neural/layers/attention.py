@@ -228,9 +228,8 @@ class Attention(Layer):
             site.helper(ROTATE)
             site.line(f"{q}, {k} = rotate({q}, {effects[Rotary]}), rotate({k}, {effects[Rotary]})")
         if effects.get(Cache):
-            site.line(
-                f"if {effects[Cache]} is not None:\n    {k}, {v} = {effects[Cache]}.update({site.cache_layer()}, {k}, {v})"
-            )
+            cache = effects[Cache]
+            site.line(f"if {cache} is not None:\n    {k}, {v} = {cache}.update({site.cache_layer()}, {k}, {v})")
         site.line(self._product(site, effects, grouped, (q, k, v)))
         return f"{site.outputs[0]}.transpose(1, 2).flatten(-2)  # (B, T, {site.shapes[0][-1].text})"
 
