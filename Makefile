@@ -34,7 +34,7 @@ demo: $(STAMP) ## Compile a GPT, train it on Shakespeare, write text with it (a 
 test: $(STAMP) ## Run all tests
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-check: $(STAMP) ## Lint, and check that formats and generated pages are up to date (seconds)
+check: $(STAMP) ## Lint, and check the format of Python and of the examples (seconds)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/neural fmt --check examples

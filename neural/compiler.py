@@ -62,8 +62,10 @@ class Program:
         return count_parameters(self.graph.block)
 
     def pretrained(self) -> tuple[tuple[str, Path], ...]:
-        """The layers that start from weights of a file: the prefix of their weights' names, and the file."""
-        return tuple((path, _folder(node) / node.weights_from) for path, node in _named_weights(self.graph.block))
+        """What starts from weights of a file: the prefix of the weights' names, "" for the network, and the file."""
+        whole = (("", self.base / self.settings.weights),) if self.settings.weights else ()
+        layers = ((path, _folder(node) / node.weights_from) for path, node in _named_weights(self.graph.block))
+        return (*whole, *layers)
 
     def source(self, backend: str = "pytorch") -> str:
         """The network's source for a back end."""
@@ -193,7 +195,8 @@ def _with_whole_paths(item):
     """`weights="…"` by its absolute name, so that the text means the same in any folder."""
     if isinstance(item, tuple):
         return tuple(_with_whole_paths(i) for i in item)
-    if isinstance(item, tree.Argument) and item.name is not None and item.name.text == "weights":
+    name = item.name if isinstance(item, tree.Argument) else item.key if isinstance(item, tree.Section) else None
+    if name is not None and name.text == "weights":
         path = (Path(item.span.source.name).parent / item.value.value).resolve()
         return replace(item, value=replace(item.value, value=str(path)))
     if is_dataclass(item) and not isinstance(item, Span):

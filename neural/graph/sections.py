@@ -9,6 +9,7 @@ from neural.diagnostics.source import Span
 from neural.graph.bind import bind, check_quotes, with_defaults
 from neural.graph.evaluate import Scope, evaluate
 from neural.graph.messages import Messages, Poisoned, shown
+from neural.graph.reading import check_weights
 from neural.graph.settings import Choice, Settings, Train
 from neural.graph.suggestions import suggestion
 from neural.layers.arguments import (
@@ -27,7 +28,8 @@ from neural.layers.arguments import (
 from neural.layers.values import Arg
 from neural.syntax.tree import Argument, Call, Literal, Map, Network, Ref, Section, Sequence
 
-SECTIONS = ("input", "layers", "loss", "optimizer", "lr_schedule", "metrics", "tokenizer", "data", "train", "execution")
+SECTIONS = ("input", "layers", "weights", "loss", "optimizer", "lr_schedule", "metrics", "tokenizer", "data")
+SECTIONS += ("train", "execution")
 
 LOSSES = (
     "sparse_categorical_crossentropy",
@@ -122,6 +124,7 @@ def lower_settings(sections: dict[str, Section], scope: Scope, messages: Message
         "metrics": lambda v: _metrics(v, scope, messages),
         "tokenizer": lambda v: _text(v, "tokenizer", scope, messages),
         "data": lambda v: _text(v, "data", scope, messages),
+        "weights": lambda v: _weights(v, scope, messages),
         "train": lambda v: Train(**_map(v, "train", TRAIN, scope, messages)),
         "execution": lambda v: _map(v, "execution", EXECUTION, scope, messages),
     }
@@ -216,6 +219,12 @@ def _metrics(value, scope: Scope, messages: Messages) -> tuple[str, ...]:
         except Poisoned:
             continue
     return tuple(found)
+
+
+def _weights(value, scope: Scope, messages: Messages) -> str:
+    file = _text(value, "weights", scope, messages)
+    check_weights(file, value.span, messages)
+    return file
 
 
 def _text(value, key: str, scope: Scope, messages: Messages) -> str:

@@ -44,5 +44,6 @@ class Settings:
     metrics: tuple[str, ...] = ()
     tokenizer: str | None = None
     data: str | None = None
+    weights: str | None = None  # a file that training starts from
     train: Train = field(default_factory=Train)
     execution: dict[str, Scalar] = field(default_factory=dict)

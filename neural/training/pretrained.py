@@ -15,8 +15,10 @@ from neural.diagnostics.diagnostic import fail
 
 @torch.no_grad()
 def load_pretrained(model: nn.Module, program: Program) -> None:
-    """Copy the weights that layers name into the model. The names in a file are the layer's own (`weight`, `qkv.bias`)
-    or the model's (`tokens.weight`); each weight of the layer must be there.
+    """Copy the weights that the network and its layers name into the model.
+
+    The names in a file are the layer's own (`weight`, `qkv.bias`) or the model's (`tokens.weight`); each weight of the
+    layer, or of the network, must be there.
 
     NeuralError: N820 (no file), N821 (not safetensors), N822 (a weight is missing or has another shape).
     """
@@ -33,7 +35,7 @@ def load_pretrained(model: nn.Module, program: Program) -> None:
 
 
 def _weights_of(model: nn.Module, prefix: str) -> dict[str, torch.Tensor]:
-    return {name: weight for name, weight in model.state_dict().items() if name.startswith(f"{prefix}.")}
+    return {name: weight for name, weight in model.state_dict().items() if not prefix or name.startswith(f"{prefix}.")}
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ WHOLE = {
     "metrics": '["accuracy", "perplexity"]',
     "tokenizer": '"char"',
     "data": '"shakespeare"',
+    "weights": '"README.md"',  # a file that is there
     "train": "{ steps: 10 }",
     "execution": '{ device: "cpu" }',
 }

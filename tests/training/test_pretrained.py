@@ -78,3 +78,18 @@ def test_what_does_not_fit(tmp_path: Path, name: str, content, code: str) -> Non
     with pytest.raises(NeuralError) as error:
         load_pretrained(model, program)
     assert [d.code for d in error.value.diagnostics] == [code]
+
+
+def test_weights_of_a_whole_network(tmp_path: Path) -> None:
+    _, trained = make(tmp_path)
+    state = {n: torch.randn_like(t) for n, t in trained.state_dict().items()}
+    save_file(state, tmp_path / "whole.safetensors")
+    path = tmp_path / "net.neural"
+    path.write_text(path.read_text().replace("  loss:", '  weights: "whole.safetensors"\n  loss:'))
+    program = load(path)
+    model = load_module(program.source(), "net").Net()
+    load_pretrained(model, program)
+    assert all(torch.equal(t, state[n]) for n, t in model.state_dict().items())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "program.neural").write_text(program.text())
+    assert load(tmp_path / "run" / "program.neural").pretrained()[0][1] == (tmp_path / "whole.safetensors").resolve()
