@@ -121,13 +121,13 @@ def forward(writer: ClassWriter, effects: list[str]) -> list[str]:
 def _start(writer: ClassWriter, body: str) -> list[str]:
     network = writer.module.network
     name = network.sequence or writer.block.inputs[0].name
-    lines = [f"T = {name}.size(1)"] if network.cached or re.search(r"\bT\b", re.sub("#.*", "", body)) else []
-    total = f"{name}.size(1)"
+    needed = network.context or re.search(r"\bT\b", re.sub("#.*", "", body))
+    lines = [f"T = {name}.size(1)"] if needed else []
     if network.cached:
         lines.append("past = 0 if past_key_values is None else past_key_values.length")
-        total = "past + T"
     if network.context:
-        lines.append(f"if {total} > self.context:")
+        total = "past + T" if network.cached else "T"
+        lines.append(f"if self.context < {total}:")
         lines.append(f'    raise ValueError(f"{{{total}}} tokens, and the context has {{self.context}}")')
     return lines
 

@@ -195,7 +195,7 @@ class Llama(nn.Module):
         """
         T = input_ids.size(1)
         past = 0 if past_key_values is None else past_key_values.length
-        if past + T > self.context:
+        if self.context < past + T:
             raise ValueError(f"{past + T} tokens, and the context has {self.context}")
         positions = torch.arange(past, past + T, device=input_ids.device)
         mask = causal_mask(T, past, attention_mask, input_ids.device)

@@ -110,10 +110,8 @@ class GptClassifier(nn.Module):
         attention_mask: (B, T), 1 for tokens and 0 for padding on the right.
         """
         T = input_ids.size(1)
-        if input_ids.size(1) > self.context:
-            raise ValueError(
-                f"{input_ids.size(1)} tokens, and the context has {self.context}"
-            )
+        if self.context < T:
+            raise ValueError(f"{T} tokens, and the context has {self.context}")
         positions = torch.arange(T, device=input_ids.device)
         mask = causal_mask(T, 0, attention_mask, input_ids.device)
         x = self.embedding(input_ids) + self.positional_embedding(positions)
