@@ -40,7 +40,7 @@ def inward(outer: Value, bound: list[tuple[str, Arg, Arg]], scope: Scope, widths
 def widths_of(define: Define) -> set[str]:
     """Parameters that the body uses as a width. An attention's arguments are none, whether it is written out or not."""
     found = set()
-    for statement in shorthand._every(define.body):
+    for statement in shorthand.every(define.body):
         for argument in statement.arguments if statement.layer.text != "Attention" else ():
             keyed = argument.name and (
                 argument.name.text in ("units", "output_dim")

@@ -31,11 +31,6 @@ class Frame:
     layers: dict[str, Node] = field(default_factory=dict)
     coming: set[str] = field(default_factory=set)  # names that statements give; those below are not values yet
 
-    def read(self, name: str) -> Value:
-        if self.values[name] is None:
-            raise Poisoned
-        return self.values[name]
-
 
 def inputs_of(
     statement: Statement, running: Value | None, frame: Frame, messages: Messages

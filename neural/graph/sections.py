@@ -19,7 +19,7 @@ from neural.layers.arguments import (
     POSITIVE,
     RATE,
     SIZE,
-    Kind,
+    TEXT,
     Parameter,
     argument,
     choice,
@@ -88,7 +88,6 @@ class Constant:
 OPTIMIZERS = {cls.__name__: cls for cls in (AdamW, Adam, SGD)}
 SCHEDULES = {cls.__name__: cls for cls in (CosineDecay, Constant)}
 
-ANY_TEXT = Kind("a string", lambda v: isinstance(v, str) and v != "")
 _TRAIN_KINDS = {
     "steps": SIZE, "epochs": POSITIVE, "batch_size": SIZE, "gradient_accumulation": SIZE,
     "gradient_clip": POSITIVE.optional(),
@@ -231,7 +230,7 @@ def _text(value, key: str, scope: Scope, messages: Messages) -> str:
     if isinstance(value, Ref):
         check_quotes(value, (value.name,), scope, messages)
     arg = evaluate(value, scope, messages)
-    if not ANY_TEXT.accepts(arg.value):
+    if not TEXT.accepts(arg.value):
         raise messages.error("N509", f"`{key}` takes a string", value.span, f"this is {shown(arg.value)}")
     return arg.value
 

@@ -64,10 +64,11 @@ def residuals(statements: Statements, messages: Messages, hidden: Container[str]
     return (*done, *region)
 
 
-def _every(statements: Iterable[Statement]) -> Iterable[Statement]:
+def every(statements: Iterable[Statement]) -> Iterable[Statement]:
+    """All statements, those in bodies included."""
     for statement in statements:
         yield statement
-        yield from _every(statement.body or ())
+        yield from every(statement.body or ())
 
 
 def _argument(statement: Statement, name: str) -> Argument | None:
@@ -98,7 +99,7 @@ def _units(statement: Statement):
 def projections(define: Define, messages: Messages, hidden: Container[str]) -> Statements:
     """Three Dense in a row in a define with `num_heads` and no attention: queries, keys and values."""
     body = define.body
-    everything = list(_every(body))
+    everything = list(every(body))
     if not any(p.name.text == "num_heads" for p in define.parameters) or "Dense" in hidden or "Attention" in hidden:
         return body
     if any(s.layer.text in ("Attention", "MultiHeadAttention") for s in everything):
@@ -236,9 +237,9 @@ def positions(statements: Statements, i: int, length: Expr | None, messages: Mes
     text = f"PositionalEmbedding({'' if length is None else f'max_length={length.span.text}'})"
     name, edits = None, ()
     if embedding.name and (
-        readers := [a for s in _every(rest) for a in s.arguments if _is_value(a, embedding.name.text)]
+        readers := [a for s in every(rest) for a in s.arguments if _is_value(a, embedding.name.text)]
     ):
-        taken = {s.name.text for s in _every(statements) if s.name}
+        taken = {s.name.text for s in every(statements) if s.name}
         name = Name(_fresh(f"placed_{embedding.name.text}", taken), span)
         edits = tuple(Edit(a.span, name.text) for a in readers)
         rest = _renamed(rest, embedding.name.text, name.text)

@@ -38,7 +38,6 @@ from neural.training.data import TrainingData, require_fitting_tokenizer, requir
 from neural.training.durable import write_json, write_text
 
 FORMAT = 1
-STATES = ("created", "training", "stopped", "finished", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class RunRecord:
     tokenizer_hash: str
     vocab_size: int  # of the tokenizer
     data: DataRecord
-    state: str  # one of STATES; "training" after a crash too
+    state: str  # "created", "training" (after a crash, too), "stopped", "finished" or "failed"
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
@@ -242,7 +241,7 @@ class Run:
         return training_data(self.program, store, self.record.seed)
 
     def set_state(self, state: str) -> None:
-        """Write run.json with another of STATES."""
+        """Write run.json with another state."""
         self.record = replace(self.record, state=state)
         write_json(self.path / "run.json", asdict(self.record))
 
