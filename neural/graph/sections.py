@@ -221,6 +221,9 @@ def _metrics(value, scope: Scope, messages: Messages) -> tuple[str, ...]:
 
 
 def _weights(value, scope: Scope, messages: Messages) -> str:
+    if not isinstance(value, Literal):
+        hint = 'write it in quotes: `weights: "model.safetensors"`'
+        raise messages.error("N312", "`weights` takes the name of a file", value.span, hint=hint)
     file = _text(value, "weights", scope, messages)
     check_weights(file, value.span, messages)
     return file

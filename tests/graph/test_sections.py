@@ -190,3 +190,10 @@ def test_what_a_network_is() -> None:
     assert (classes.context, classes.vocab_size) == (16, None)
     plain = compiled(network("Dense(3)", sections=loss))
     assert (plain.context, plain.vocab_size) == (None, None)
+
+
+def test_weights_are_named_in_quotes() -> None:
+    """A file's name is written out, so that a run can hold the whole path."""
+    assert told(network("Dense(4)", sections="weights: $x", before='param x = "README.md"')) == [("N312", "$x")]
+    assert told(network("Dense(4)", sections="weights: 3")) == [("N509", "3")]
+    assert settings('weights: "README.md"').weights == "README.md"
