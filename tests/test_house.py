@@ -24,6 +24,7 @@ ORDER = (
     "data",
     "training",
     "generation",
+    "verification",
     "serving",
     "cli",
 )

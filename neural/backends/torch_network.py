@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from neural.graph.graph import Network, count_parameters, primitives
+from neural.backends.writer import drawn
+from neural.graph.graph import Network, primitives
 from neural.graph.ids import embedding
 from neural.graph.residuals import additions, indexed_within, residual_suffixes
-from neural.layers.values import Shape
 
 if TYPE_CHECKING:
-    from neural.backends.torch import ClassWriter
+    from neural.backends.writer import ClassWriter
 
 GPT2_INIT = '''
 def init_weights(module: nn.Module) -> None:
@@ -58,11 +58,6 @@ class KVCache:
 '''
 
 
-def docstring(network: Network) -> str:
-    """The module's."""
-    return f'"""{network.name}: {count_parameters(network.block):,} parameters. Written by `neural compile`."""'
-
-
 def constructor_end(writer: ClassWriter) -> list[str]:
     """The context, and the weights to start from."""
     network = writer.module.network
@@ -81,16 +76,6 @@ def constructor_end(writer: ClassWriter) -> list[str]:
             f"    if {name}.endswith({names if len(suffixes) == 1 else f'({names})'}):  # into the residual stream",
             f"        nn.init.normal_(weight, std=0.02 / math.sqrt({count.text}))",
         ]
-    return lines
-
-
-def effect_lines(writer: ClassWriter) -> list[str]:
-    """What the layers need beside their inputs, made once a forward pass."""
-    lines = []
-    for effect, variable in writer.effects.items():
-        expression = effect.torch(writer.site_of_network())
-        if expression != variable:
-            lines.append(f"{variable} = {expression}")
     return lines
 
 
@@ -151,17 +136,13 @@ def _end(writer: ClassWriter) -> list[str]:
     ]
 
 
-def _shape(shape: Shape) -> str:
-    return "(" + ", ".join(str(a) for a in shape) + ")"
-
-
 def _docstring(writer: ClassWriter, masked: bool) -> list[str]:
     network, block = writer.module.network, writer.block
     out = writer.values[block.outputs[0]].shape
     what = "Logits" if network.classifies else "The output"
-    sources = ", ".join(f"{v.name} {_shape(v.shape)}" for v in block.inputs)
+    sources = ", ".join(f"{v.name} {drawn(v.shape)}" for v in block.inputs)
     lines = [
-        f"{what} {_shape(out)} of {sources}" + ("; given a cache, the logits and the cache." if network.cached else ".")
+        f"{what} {drawn(out)} of {sources}" + ("; given a cache, the logits and the cache." if network.cached else ".")
     ]
     if masked or network.cached:
         lines.append("")
@@ -178,7 +159,7 @@ def _docstring(writer: ClassWriter, masked: bool) -> list[str]:
 def _probabilities(writer: ClassWriter, given: list[str], inputs: list[str]) -> list[str]:
     rest = [g for g in given if "past_key_values" not in g]
     names = [g.split(":")[0] for g in rest]
-    shape = _shape(writer.values[writer.block.outputs[0]].shape)
+    shape = drawn(writer.values[writer.block.outputs[0]].shape)
     return [
         "",
         f"    def probabilities(self, {', '.join(rest)}) -> Tensor:",

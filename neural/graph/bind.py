@@ -11,7 +11,7 @@ from neural.graph.evaluate import Scope, evaluate, reads
 from neural.graph.messages import Messages, Poisoned, shown
 from neural.graph.suggestions import meant, suggestion
 from neural.layers.arguments import LARGEST, Kind, Parameter, parameters
-from neural.layers.attention import Rope
+from neural.layers.rotary import Rope
 from neural.layers.values import Arg
 from neural.syntax.tree import Argument, Binary, Call, Expr, Ref
 

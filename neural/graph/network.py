@@ -22,7 +22,8 @@ from neural.layers.activation import Activation
 from neural.layers.arguments import LARGEST, SIZE
 from neural.layers.attention import Attention
 from neural.layers.dense import Dense
-from neural.layers.effects import Positions, Rotary
+from neural.layers.effects import Positions
+from neural.layers.rotary import Rotary
 from neural.layers.values import BATCH, Arg, Value, draw, same
 from neural.syntax import tree
 

@@ -1,14 +1,12 @@
-"""Attention, and multi-head attention with its projections."""
+"""Attention of queries on keys and values."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from neural.layers.arguments import BOOLEAN, NUMBER, POSITIVE, RATE, SIZE, Kind, argument, choice
-from neural.layers.dense import Dense
-from neural.layers.effects import ROTATE, Cache, CausalMask, PaddingMask, Rotary
+from neural.layers.arguments import BOOLEAN, NUMBER, RATE, SIZE, argument
+from neural.layers.effects import Cache
 from neural.layers.layer import (
-    Composite,
     Effect,
     Layer,
     Mismatch,
@@ -21,43 +19,10 @@ from neural.layers.layer import (
     size,
     width,
 )
+from neural.layers.masks import CausalMask, PaddingMask
 from neural.layers.normalization import rms_normalized
+from neural.layers.rotary import ROPE, ROTATE, Rope, Rotary, turned
 from neural.layers.values import Arg, draw, same
-
-
-@dataclass(frozen=True)
-class Rope:
-    """Rotary position embeddings (Su et al. 2021), with the scaling that stretches them to longer contexts."""
-
-    base: object = argument(POSITIVE, Arg.of(10000.0), doc="the base of the wavelengths")
-    scaling: object = argument(choice("none", "linear", "llama3"), Arg.of("none"), doc="how long contexts are reached")
-    factor: object = argument(POSITIVE, Arg.of(1.0), doc="by how much the context grows")
-    low_frequency_factor: object = argument(POSITIVE, Arg.of(1.0), doc="llama3: turns below which all is scaled")
-    high_frequency_factor: object = argument(POSITIVE, Arg.of(4.0), doc="llama3: turns above which nothing is")
-    original_max_length: object = argument(SIZE, Arg.of(8192), doc="llama3: the context before scaling")
-
-    def written(self) -> tuple[Arg, ...]:
-        """The arguments that its scaling reads."""
-        rest = (self.factor, self.low_frequency_factor, self.high_frequency_factor, self.original_max_length)
-        return (self.base, *rest[: {"none": 0, "linear": 1, "llama3": 4}[self.scaling.value]])
-
-    def frequencies(self, np, head_dim: int):
-        """Radians a position, (head_dim / 2,)."""
-        f = 1.0 / self.base.value ** (np.arange(0, head_dim, 2) / head_dim)
-        if self.scaling.value == "linear":
-            return f / self.factor.value
-        if self.scaling.value == "llama3":
-            low, high = self.low_frequency_factor.value, self.high_frequency_factor.value
-            turns = self.original_max_length.value * f / (2 * np.pi)
-            smooth = np.clip((turns - low) / (high - low), 0, 1)
-            return (1 - smooth) * f / self.factor.value + smooth * f
-        return f
-
-
-ROPE = Kind(
-    "RoPE's base, a number above 0, or Rope(base=…, scaling=…)",
-    lambda v: v is None or isinstance(v, Rope) or POSITIVE.accepts(v),
-)
 
 
 @dataclass(frozen=True)
@@ -127,7 +92,7 @@ class Attention(Layer):
                 title = f"attention takes sequences of vectors, (B, T, width), and its {role} are {draw(value.shape)}"
                 raise Mismatch("N406", title)
         heads, kv_heads = self.num_heads.value, self.kv_heads.value
-        _divides(width(q), self.num_heads, "num_heads")
+        divides(width(q), self.num_heads, "num_heads")
         if heads % kv_heads:
             raise Mismatch(
                 "N409",
@@ -193,7 +158,7 @@ class Attention(Layer):
         if self.qk_norm.value:
             q, k = (rms_normalized(np, x, 1e-6) * w[n] for x, n in ((q, "q_norm.weight"), (k, "k_norm.weight")))
         if self.turning:
-            q, k = (_turn(np, x, self.turning.frequencies(np, x.shape[-1]), state["positions"]) for x in (q, k))
+            q, k = (turned(np, x, self.turning.frequencies(np, x.shape[-1]), state["positions"]) for x in (q, k))
         k, v = (np.repeat(x, heads // kv_heads, axis=1) for x in (k, v))
         scores = q @ k.swapaxes(-1, -2) * (self.scale.value if self.scale.value is not None else q.shape[-1] ** -0.5)
         i, j = np.arange(q.shape[2])[:, None], np.arange(k.shape[2])
@@ -248,7 +213,8 @@ class Attention(Layer):
         return f"{site.outputs[0]} = F.scaled_dot_product_attention({', '.join(qkv)}, {', '.join(given)})"
 
 
-def _divides(total: Arg, heads: Arg, argument: str) -> None:
+def divides(total: Arg, heads: Arg, argument: str) -> None:
+    """Raises Mismatch where a width is not whole heads."""
     if total.value % heads.value:
         near = max(n for n in range(1, heads.value + 1) if total.value % n == 0) if heads.value < 10**5 else 1
         raise Mismatch(
@@ -262,65 +228,4 @@ def _split_heads(x, heads: int):
     return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)  # (B, heads, T, head_dim)
 
 
-def _turn(np, x, frequencies, positions):
-    angles = np.concatenate([positions[:, None] * frequencies] * 2, axis=-1)
-    first, second = np.split(x, 2, axis=-1)
-    return x * np.cos(angles) + np.concatenate([-second, first], axis=-1) * np.sin(angles)
-
-
-@dataclass(frozen=True)
-class MultiHeadAttention(Composite):
-    """Projections of the input to queries, keys and values, attention, and a projection back to the input's width."""
-
-    num_heads: object = argument(SIZE, doc="number of heads")
-    key_dim: object = argument(
-        SIZE.optional(), Arg.of(None), doc="width of a head; by default the input's width / num_heads"
-    )
-    num_kv_heads: object = argument(SIZE.optional(), Arg.of(None), doc="heads of keys and values; by default num_heads")
-    causal: object = argument(BOOLEAN, Arg.of(False), doc="whether a token sees only itself and what stands before it")
-    dropout: object = argument(RATE, Arg.of(0.0), doc="rate of dropout on the attention weights", stand_in=Arg.of(0.0))
-    window: object = argument(
-        SIZE.optional(), Arg.of(None), doc="how many tokens back a causal token sees, itself included"
-    )
-    rope: object = argument(ROPE, Arg.of(None), doc="rotary positions: the base, or Rope(…)")
-    qk_norm: object = argument(
-        BOOLEAN, Arg.of(False), doc="RMS normalisation of queries and keys, head by head", stand_in=Arg.of(False)
-    )
-    scale: object = argument(
-        NUMBER.optional(),
-        Arg.of(None),
-        doc="factor of the products; by default 1 / sqrt(key_dim)",
-        stand_in=Arg.of(None),
-    )
-    use_bias: object = argument(BOOLEAN, Arg.of(True), doc="whether the projections have biases", stand_in=Arg.of(True))
-
-    keeps_shape = True
-    samples = (
-        Sample("(4, 8)", "MultiHeadAttention(num_heads=2)"),
-        Sample(
-            "(4, 8)",
-            "MultiHeadAttention(num_heads=4, num_kv_heads=2, key_dim=6, causal=true, rope=100.0, use_bias=false)",
-        ),
-    )
-
-    def body(self, build, x: Value) -> Value:
-        if len(x.shape) != 3:
-            title = f"MultiHeadAttention takes a sequence of vectors, (B, T, width), and this is {draw(x.shape)}"
-            raise Mismatch("N406", title)
-        if self.key_dim.value is None:
-            _divides(width(x), self.num_heads, "num_heads")
-        head = width(x).over(self.num_heads) if self.key_dim.value is None else self.key_dim
-        wide = width(x) if self.key_dim.value is None else self.num_heads.times(head)
-        kv_heads = self.num_heads if self.num_kv_heads.value is None else self.num_kv_heads
-        narrow = wide if kv_heads.value == self.num_heads.value else kv_heads.times(head)
-        q, k, v = (
-            build(Dense, x, name=name, units=units, use_bias=self.use_bias)
-            for name, units in (("q", wide), ("k", narrow), ("v", narrow))
-        )
-        shared = ("num_heads", "num_kv_heads", "causal", "dropout", "window", "rope", "qk_norm", "scale")
-        y = build(Attention, q, k, v, **{n: getattr(self, n) for n in shared})
-        return build(Dense, y, name="out", units=width(x), use_bias=self.use_bias)
-
-
 register(Attention)
-register(MultiHeadAttention)

@@ -85,6 +85,14 @@ class Effect:
         """The expression that makes it in the network's forward pass."""
         raise NotImplementedError
 
+    def keras(self, site: Site) -> str:
+        """The same in Keras 3."""
+        raise NotImplementedError
+
+    def jax(self, site: Site) -> str:
+        """The same in JAX."""
+        raise NotImplementedError
+
 
 class Layer:
     """A primitive. Subclasses are frozen dataclasses whose fields are `argument(…)`s and hold `Arg`s."""
@@ -119,6 +127,14 @@ class Layer:
 
     def torch(self, site: Site) -> str | None:
         """The expression of the output; None where the lines already assign the outputs."""
+        raise NotImplementedError
+
+    def keras(self, site: Site) -> str | None:
+        """The same in Keras 3: layers as modules, `ops` for the rest."""
+        raise NotImplementedError
+
+    def jax(self, site: Site) -> str | None:
+        """The same in Flax NNX: `nnx` modules, `jax.numpy` as jnp for the rest."""
         raise NotImplementedError
 
 

@@ -27,8 +27,13 @@ class _Elementwise(Layer):
         return (len(inputs) - 1) * size(inputs[0].shape)
 
     def torch(self, site: Site) -> str:
-        operands = (f"({x})" if self.operator == "*" and " + " in x else x for x in site.inputs)
+        operands = map(product_operand, site.inputs) if self.operator == "*" else site.inputs
         return f" {self.operator} ".join(operands)
+
+
+def product_operand(expression: str) -> str:
+    """An expression that can stand beside a `*`."""
+    return f"({expression})" if " + " in expression else expression
 
 
 @dataclass(frozen=True)

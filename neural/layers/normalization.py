@@ -1,11 +1,12 @@
-"""Normalisation."""
+"""Normalisation, and scaling by a constant."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from neural.layers.arguments import BOOLEAN, POSITIVE, RATE, argument
+from neural.layers.arguments import BOOLEAN, NUMBER, POSITIVE, RATE, argument
 from neural.layers.layer import Layer, Sample, Shape, Site, Value, Weight, register, size, width
+from neural.layers.merging import product_operand
 from neural.layers.values import Arg
 
 
@@ -106,6 +107,29 @@ class BatchNormalization(Layer):
         return f"{norm}({x}.flatten(0, -2)).view_as({x})"
 
 
+@dataclass(frozen=True)
+class Rescaling(Layer):
+    """x · scale, as Gemma multiplies its embedding by the square root of its width."""
+
+    scale: object = argument(NUMBER, doc="the factor", stand_in=Arg.of(1.0))
+    inlined = True
+    keeps_shape = True
+
+    samples = (Sample("(5,)", "Rescaling(0.5)"), Sample("(4, 5)", "Dense(3) Rescaling(scale=3.0)"))
+
+    def shape(self, x: Value) -> tuple[Shape]:
+        return (x.shape,)
+
+    def flops(self, x: Value) -> int:
+        return size(x.shape)
+
+    def numpy(self, np, w, x, state):
+        return x * self.scale.value
+
+    def torch(self, site: Site) -> str:
+        return f"{product_operand(site.inputs[0])} * {site.attribute('scale', self.scale)}"
+
+
 def _complement(momentum: Arg) -> str:
     return repr(round(1 - momentum.value, 12)) if momentum.literal else f"1 - {momentum.text}"
 
@@ -113,3 +137,4 @@ def _complement(momentum: Arg) -> str:
 register(LayerNormalization)
 register(RMSNormalization)
 register(BatchNormalization)
+register(Rescaling)

@@ -7,7 +7,7 @@ from inspect import cleandoc
 
 from neural.layers import REGISTRY
 from neural.layers.arguments import parameters
-from neural.layers.attention import Rope
+from neural.layers.rotary import Rope
 
 
 def names() -> tuple[str, ...]:

@@ -17,8 +17,9 @@ from neural.layers.dense import Dense, Projections
 from neural.layers.embedding import Embedding, PositionalEmbedding
 from neural.layers.layer import Layer, width
 from neural.layers.merging import Add, Concatenate, Multiply
-from neural.layers.normalization import BatchNormalization, LayerNormalization, RMSNormalization
-from neural.layers.reshaping import Dropout, Flatten, GlobalAveragePooling1D, GlobalMaxPooling1D, LastToken, Reshape
+from neural.layers.normalization import BatchNormalization, LayerNormalization, Rescaling, RMSNormalization
+from neural.layers.pooling import GlobalAveragePooling1D, GlobalMaxPooling1D, LastToken
+from neural.layers.reshaping import Dropout, Flatten, Reshape
 from neural.layers.values import Value
 from neural.planning.sizes import FLOAT, Setting
 
@@ -80,6 +81,7 @@ def _(layer: Projections, inputs, outputs, setting) -> Saved:
 @saved.register(Add)
 @saved.register(Concatenate)
 @saved.register(PositionalEmbedding)
+@saved.register(Rescaling)
 @saved.register(GlobalAveragePooling1D)
 def _(layer: Layer, inputs, outputs, setting) -> Saved:
     return Saved()

@@ -22,6 +22,7 @@ SHAPES = [
     ("(16, 8)", "MultiHeadAttention(num_heads=2, key_dim=5)", (16, 8)),
     ("(16, 8)", "LayerNormalization()", (16, 8)),
     ("(16, 8)", "RMSNormalization()", (16, 8)),
+    ("(16, 8)", "Rescaling(0.5)", (16, 8)),
     ("(16, 8)", "BatchNormalization()", (16, 8)),
     ("(16, 8)", "Dropout(0.1)", (16, 8)),
     ("(16, 8)", 'Activation("relu")', (16, 8)),

@@ -10,7 +10,9 @@ from neural.graph.sections import EXECUTION, LOSSES, METRICS, OPTIMIZERS, SCHEDU
 from neural.graph.suggestions import ELSEWHERE, meant
 from neural.layers import REGISTRY
 from neural.layers.arguments import parameters
-from neural.layers.attention import Attention, MultiHeadAttention, Rope
+from neural.layers.attention import Attention
+from neural.layers.multi_head import MultiHeadAttention
+from neural.layers.rotary import Rope
 from tests.graph.programs import codes, compiled, network
 
 ROWS = [

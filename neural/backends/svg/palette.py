@@ -20,7 +20,8 @@ FAMILIES = {
     "normalization": Paint("normalization", "#fbf2c0", "#c4a31f"),
     "activation": Paint("activation", "#dcf3e0", "#4fa264"),
     "merging": Paint("sum, product", "#ffffff", "#475569"),
-    "reshaping": Paint("dropout, pooling, shape", "#eceaf6", "#8f83b8"),
+    "reshaping": Paint("dropout, shape", "#eceaf6", "#8f83b8"),
+    "pooling": Paint("pooling", "#e3f4f4", "#4a9a9c"),
     "block": Paint("block, closed", "#eef1f6", "#7c889c"),
 }
 
