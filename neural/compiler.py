@@ -61,10 +61,10 @@ class Program:
     def parameter_count(self) -> int:
         return count_parameters(self.graph.block)
 
-    def pretrained(self) -> tuple[tuple[str, Path], ...]:
-        """What starts from weights of a file: the prefix of the weights' names, "" for the network, and the file."""
-        whole = (("", self.base / self.settings.weights),) if self.settings.weights else ()
-        layers = ((path, _folder(node) / node.weights_from) for path, node in _named_weights(self.graph.block))
+    def pretrained(self) -> tuple[tuple[str, str], ...]:
+        """What starts from weights of a file: the prefix of the weights' names, "" for the network, and `weights=`."""
+        whole = (("", _placed(self.settings.weights, self.base)),) if self.settings.weights else ()
+        layers = ((path, _placed(node.weights_from, _folder(node))) for path, node in _named_weights(self.graph.block))
         return (*whole, *layers)
 
     def source(self, backend: str = "pytorch") -> str:
@@ -149,6 +149,11 @@ def _choose(definitions: Definitions, name: str | None, messages: Messages) -> t
     return None
 
 
+def _placed(weights: str, folder: Path) -> str:
+    """`weights="…"` for a reader in any folder."""
+    return weights if weights.startswith("hf:") else str(folder / weights)
+
+
 def _folder(node: Node) -> Path:
     """The folder that names of files in a statement are relative to."""
     return Path(node.span.source.name).parent
@@ -197,8 +202,8 @@ def _with_whole_paths(item):
         return tuple(_with_whole_paths(i) for i in item)
     name = item.name if isinstance(item, tree.Argument) else item.key if isinstance(item, tree.Section) else None
     if name is not None and name.text == "weights":
-        path = (Path(item.span.source.name).parent / item.value.value).resolve()
-        return replace(item, value=replace(item.value, value=str(path)))
+        path = _placed(item.value.value, Path(item.span.source.name).parent.resolve())
+        return replace(item, value=replace(item.value, value=path))
     if is_dataclass(item) and not isinstance(item, Span):
         return replace(item, **{f.name: _with_whole_paths(getattr(item, f.name)) for f in fields(item)})
     return item

@@ -30,6 +30,16 @@ EXTRAS = {
     "tensorboard": "torch",
     "matplotlib": "torch",
     "huggingface_hub": "hub",
+    "gguf": "hub",
+    "keras": "tensorflow",
+    "tensorflow": "tensorflow",
+    "h5py": "tensorflow",
+    "jax": "jax",
+    "flax": "jax",
+    "optax": "jax",
+    "onnx": "onnx",
+    "onnx_ir": "onnx",
+    "onnxruntime": "onnx",
 }
 
 

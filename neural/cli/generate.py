@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import signal
 
     from neural.generation.generate import Generation
-    from neural.training.run import Run
 
 ESCAPES = {"\\n": "\n", "\\t": "\t", "\\r": "\r", "\\\\": "\\"}
 # A terminal obeys control characters, and a model that writes bytes may write any: they are shown as their pictures.
@@ -39,7 +38,12 @@ class Truncate(StrEnum):
 
 def generate(
     run: Annotated[
-        Path, typer.Argument(help="Directory that `neural train` wrote.", metavar="RUN", show_default=False)
+        Path,
+        typer.Argument(
+            help="Directory that `neural train` wrote, or a .neural file with weights.",
+            metavar="RUN",
+            show_default=False,
+        ),
     ],
     prompt: Annotated[str, typer.Option(help="Text to continue. `-` reads it from stdin, as it is.")] = "",
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to write at most, a sample.")] = 256,
@@ -73,24 +77,24 @@ def generate(
       neural generate runs/first --prompt "ROMEO:" --max-new-tokens 200 --temperature 0.8 --top-k 40
       neural generate runs/first --prompt "ROMEO:" --temperature 0 --stop "\\n\\n"
       neural generate runs/first --prompt - --seed 1 --num-samples 3 --json < prompt.txt
+      neural generate imported/model.neural --prompt "The capital of France is" --max-new-tokens 8
     """
     from neural.generation.generate import Generation
     from neural.generation.sampling import SamplingOptions
-    from neural.training.run import Run
     from neural.training.session import choose_device
+    from neural.training.trained import open_trained
 
     seeded = seed is not None
     seed = seed if seeded else secrets.randbelow(2**32)
     options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     text = _prompt_text(prompt)
-    opened = Run.open(run)
-    context = _language_model_context(opened, run)
+    trained = open_trained(run, checkpoint)
     generation = Generation(
-        opened.load_model(checkpoint).to(choose_device("auto")),
-        opened.tokenizer,
+        trained.model.to(choose_device("auto")),
+        trained.tokenizer,
         text,
         options,
-        context=context,
+        context=trained.program.context,
         max_new_tokens=max_new_tokens,
         num_samples=num_samples,
         stop=[re.sub(r"\\[ntr\\]", lambda escape: ESCAPES[escape.group()], string) for string in stop or ()],
@@ -113,17 +117,6 @@ def _prompt_text(prompt: str) -> str:
             f"the prompt is not UTF-8 text: its byte {error.start} is 0x{data[error.start]:02x}",
             hint="convert it first: iconv -f latin1 -t utf-8 prompt.txt | neural generate RUN --prompt -",
         )
-
-
-def _language_model_context(run: Run, path: Path) -> int:
-    program = run.program
-    if program.context is None or program.vocab_size is None:
-        fail(
-            "N915",
-            f"{path} holds {program.name}, which is not a language model: it gives no logits over a vocabulary",
-            hint="generate from the run of a program whose output is as wide as its embedding's vocabulary",
-        )
-    return program.context
 
 
 def _write(generation: Generation, prompt: str, seed: int, said: list[str], as_json: bool) -> None:

@@ -54,7 +54,7 @@ def test_the_text_of_a_run_finds_the_same_file(tmp_path: Path) -> None:
     elsewhere.mkdir()
     (elsewhere / "program.neural").write_text(program.text())
     again = load(elsewhere / "program.neural")
-    assert [p for _, p in again.pretrained()] == [(tmp_path / "table.safetensors").resolve()]
+    assert [p for _, p in again.pretrained()] == [str((tmp_path / "table.safetensors").resolve())]
     assert again.graph.block.nodes[0].name == "tokens"
 
 
@@ -62,9 +62,9 @@ def test_the_text_of_a_run_finds_the_same_file(tmp_path: Path) -> None:
     ("name", "content", "code"),
     [
         ("none.safetensors", None, "N820"),
-        ("weights.h5", b"x", "N821"),
-        ("broken.safetensors", b"\x00" * 20, "N821"),
-        ("huge.safetensors", b"\xff" * 8 + b"{}", "N821"),
+        ("weights.bin", b"x", "N821"),
+        ("broken.safetensors", b"\x00" * 20, "N823"),
+        ("huge.safetensors", b"\xff" * 8 + b"{}", "N823"),
         ("other.safetensors", {"weight": torch.ones(3, 3)}, "N822"),
         ("missing.safetensors", {"bias": torch.ones(3)}, "N822"),
     ],
@@ -92,4 +92,4 @@ def test_weights_of_a_whole_network(tmp_path: Path) -> None:
     assert all(torch.equal(t, state[n]) for n, t in model.state_dict().items())
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "program.neural").write_text(program.text())
-    assert load(tmp_path / "run" / "program.neural").pretrained()[0][1] == (tmp_path / "whole.safetensors").resolve()
+    assert load(tmp_path / "run" / "program.neural").pretrained()[0][1] == str((tmp_path / "whole.safetensors").resolve())

@@ -1,0 +1,1 @@
+"""ONNX: the graph that we emit, run by onnxruntime on the CPU."""

@@ -1,0 +1,136 @@
+"""One set of weights in every back end: how far the answers lie from PyTorch's."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from neural.compiler import Program
+from neural.verification.job import make_job
+from neural.verification.peer import BACKENDS
+
+REFERENCE = "pytorch"
+# The largest difference that passes. Logits: over the largest logit where that is above 1. Gradients: norm of the
+# difference over the norm, weight by weight. Steps: relative, of each loss.
+TOLERANCES = {"logits": 2e-5, "padded": 2e-5, "cached": 2e-5, "gradients": 1e-4, "steps": 1e-4, "tokens": 0.0}
+CHECKS = tuple(TOLERANCES)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A back end in the table. differences: by check; a check that it does not have is absent.
+
+    state: "ok", "differs", "failed" or "not checked".
+    """
+
+    name: str
+    state: str
+    differences: dict[str, float]
+    why: str = ""  # it failed or was not checked
+    worst: str = ""  # the weight whose gradient is furthest off
+
+    @property
+    def beyond(self) -> tuple[str, ...]:
+        """The checks over tolerance."""
+        return tuple(c for c, d in self.differences.items() if not d <= TOLERANCES[c])
+
+
+def verify(
+    program: Program,
+    weights: Mapping[str, np.ndarray] | None = None,
+    *,
+    seed: int = 0,
+    backends: Iterable[str] = tuple(BACKENDS),
+    tell: Callable[[str], None] = lambda name: None,
+) -> list[Row]:
+    """Compare back ends, each in a process of its own. weights: by our names; None draws some from the seed.
+
+    Without PyTorch the NumPy oracle is the reference, and logits are all that is compared. tell: is given the name of
+    each back end before it runs.
+    """
+    wanted = [name for name in BACKENDS if name in {REFERENCE, "numpy", *backends}]
+    with tempfile.TemporaryDirectory(prefix="neural-verify-") as made:
+        folder = Path(made)
+        (folder / "program.neural").write_text(program.text(), encoding="utf-8")
+        make_job(program, weights, seed).save(folder)
+        found = {}
+        for name in wanted:
+            if BACKENDS[name].missing is None:
+                tell(name)
+                _run(name, folder)
+                found[name] = folder / f"{name}.npz"
+        reference = REFERENCE if REFERENCE in found and found[REFERENCE].exists() else "numpy"
+        return [_row(name, folder, found.get(name), reference) for name in wanted]
+
+
+def _run(name: str, folder: Path) -> None:
+    """A worker. What ends it without a word is told in its place."""
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "neural.verification.worker", name, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        reason = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit code {done.returncode}"
+        told = {"error": f"its process ended by {reason}", "traceback": done.stderr[-4000:]}
+        (folder / f"{name}.json").write_text(json.dumps(told))
+
+
+def _row(name: str, folder: Path, answers: Path | None, reference: str) -> Row:
+    if answers is None:
+        backend = BACKENDS[name]
+        why = f"{backend.missing} is not installed: pip install 'neural-dsl[{backend.extra}]'"
+        return Row(name, "not checked", {}, why)
+    told = folder / f"{name}.json"
+    if told.exists():
+        return Row(name, "failed", {}, json.loads(told.read_text())["error"])
+    if not (folder / f"{reference}.npz").exists():
+        return Row(name, "failed", {}, "there is nothing to compare with: the reference failed")
+    with np.load(answers) as ours, np.load(folder / f"{reference}.npz") as theirs:
+        differences, worst = _compare(ours, theirs)
+    row = Row(name, "ok", differences, worst=worst)
+    return Row(name, "differs", differences, worst=worst) if row.beyond else row
+
+
+def _compare(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> tuple[dict[str, float], str]:
+    differences = {}
+    for check in ("logits", "padded", "cached"):
+        if check in ours:
+            # what the cache gives is held against the whole, not against another cache
+            differences[check] = _largest(ours[check], theirs["logits" if check == "cached" else check])
+    gradients, worst = max(_gradients(ours, theirs), default=(None, ""))
+    if gradients is not None:
+        differences["gradients"] = gradients
+    if "steps" in ours and "steps" in theirs:
+        differences["steps"] = float(np.abs(ours["steps"] / theirs["steps"] - 1).max())
+    if "tokens" in ours and "tokens" in theirs:
+        differences["tokens"] = float((ours["tokens"] != theirs["tokens"]).sum())
+    return {c: differences[c] for c in CHECKS if c in differences}, worst
+
+
+def _largest(ours: np.ndarray, theirs: np.ndarray) -> float:
+    if ours.shape != theirs.shape:
+        return float("inf")
+    return float(np.abs(ours - theirs).max() / max(1.0, np.abs(theirs).max()))
+
+
+def _gradients(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> Iterator[tuple[float, str]]:
+    """The difference of each weight's gradient. One that is all but zero counts against the norm of the whole."""
+    names = [n for n in theirs if n.startswith("gradients/")]
+    if not any(n.startswith("gradients/") for n in ours):
+        return
+    whole = float(np.sqrt(sum(np.square(theirs[n], dtype=np.float64).sum() for n in names)))
+    for name in names:
+        expected = theirs[name]
+        if name not in ours or ours[name].shape != expected.shape:
+            yield float("inf"), name.removeprefix("gradients/")
+            continue
+        norm = max(float(np.linalg.norm(expected)), 1e-3 * whole)
+        yield float(np.linalg.norm(ours[name] - expected)) / norm, name.removeprefix("gradients/")

@@ -1,0 +1,47 @@
+"""One peer in a process of its own: `python -m neural.verification.worker NAME FOLDER`.
+
+A framework that crashes, or that cannot live beside another one, is a row of the table and not the end of it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+
+import numpy as np
+
+from neural.compiler import Program, load
+from neural.verification.job import PROMPT, STEPS, Job, tokens_to_decode
+from neural.verification.peer import BACKENDS, Peer
+
+
+def answers(peer: Peer, job: Job, program: Program) -> dict[str, np.ndarray]:
+    """Everything that the peer can say of the job, by "check" or "gradients/weight"."""
+    cached = program.graph.cached
+    found = {"logits": peer.logits(job.inputs)}
+    if job.mask is not None:
+        found["padded"] = peer.logits(job.inputs, job.mask)
+    if cached and hasattr(peer, "cached"):
+        found["cached"] = peer.cached(job.inputs[0])
+    if cached and hasattr(peer, "decode"):
+        found["tokens"] = peer.decode(job.inputs[0][:, :PROMPT], tokens_to_decode(program))
+    if job.targets is not None and hasattr(peer, "gradients"):
+        found |= {f"gradients/{name}": g for name, g in peer.gradients(job.inputs, job.targets).items()}
+        found["steps"] = np.array(peer.steps(job.inputs, job.targets, STEPS))
+    return found
+
+
+def main(name: str, folder: Path) -> None:
+    try:
+        program = load(folder / "program.neural")
+        job = Job.open(folder)
+        np.savez(folder / f"{name}.npz", **answers(BACKENDS[name].open(program, job.weights), job, program))
+    except Exception as error:
+        told = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        (folder / f"{name}.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
