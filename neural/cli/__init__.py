@@ -27,6 +27,7 @@ EXTRAS = {
     "torch": "torch",
     "tokenizers": "torch",
     "safetensors": "torch",
+    "jinja2": "torch",
     "tensorboard": "torch",
     "matplotlib": "torch",
     "huggingface_hub": "hub",

@@ -21,7 +21,9 @@ from neural.diagnostics.diagnostic import fail
 if TYPE_CHECKING:
     import signal
 
+    from neural.generation.chat import Conversation
     from neural.generation.generate import Generation
+    from neural.training.trained import Trained
 
 ESCAPES = {"\\n": "\n", "\\t": "\t", "\\r": "\r", "\\\\": "\\"}
 # A terminal obeys control characters, and a model that writes bytes may write any: they are shown as their pictures.
@@ -60,6 +62,9 @@ def generate(
         list[str] | None,
         typer.Option(help=r"Text to stop before; \n, \t, \r and \\ are escapes. Repeatable.", metavar="TEXT"),
     ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="The prompt is a message, in the form that the model was taught.")
+    ] = False,
     truncate: Annotated[
         Truncate | None, typer.Option(help="Use the newest tokens of a prompt that is longer than the context.")
     ] = None,
@@ -78,6 +83,7 @@ def generate(
       neural generate runs/first --prompt "ROMEO:" --temperature 0 --stop "\\n\\n"
       neural generate runs/first --prompt - --seed 1 --num-samples 3 --json < prompt.txt
       neural generate imported/model.neural --prompt "The capital of France is" --max-new-tokens 8
+      neural generate imported/model.neural --chat --prompt "What is the capital of France?" --temperature 0
     """
     from neural.generation.generate import Generation
     from neural.generation.sampling import SamplingOptions
@@ -89,20 +95,22 @@ def generate(
     options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     text = _prompt_text(prompt)
     trained = open_trained(run, checkpoint)
+    conversation = _conversation(trained, text, run) if chat else None
     generation = Generation(
         trained.model.to(choose_device("auto")),
         trained.tokenizer,
-        text,
+        conversation.prompt if conversation else text,
         options,
         context=trained.program.context,
         max_new_tokens=max_new_tokens,
         num_samples=num_samples,
         stop=[re.sub(r"\\[ntr\\]", lambda escape: ESCAPES[escape.group()], string) for string in stop or ()],
+        ends=conversation.ends if conversation else (),
         truncate=truncate and truncate.value,
     )
     said = [] if seeded or temperature == 0 else [f"seed {seed}"]
     try:
-        _write(generation, text, seed, said, as_json)
+        _write(generation, "" if chat and not as_json else text, seed, said, as_json)
     except BrokenPipeError:  # said here, since Click would make it exit code 1: whoever read this has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere at exit
 
@@ -117,6 +125,15 @@ def _prompt_text(prompt: str) -> str:
             f"the prompt is not UTF-8 text: its byte {error.start} is 0x{data[error.start]:02x}",
             hint="convert it first: iconv -f latin1 -t utf-8 prompt.txt | neural generate RUN --prompt -",
         )
+
+
+def _conversation(trained: Trained, message: str, path: Path) -> Conversation:
+    from neural.generation.chat import converse
+
+    if trained.chat_template is None:
+        hint = "leave out --chat; or import a model that was taught to answer"
+        fail("N918", f"{path} has no chat template: it was not taught to answer messages", hint=hint)
+    return converse(trained.tokenizer, trained.chat_template, message)
 
 
 def _write(generation: Generation, prompt: str, seed: int, said: list[str], as_json: bool) -> None:

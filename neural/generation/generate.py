@@ -38,10 +38,12 @@ class Sample:
 class Continuation:
     """A sample that is being written: tokens in, text out as soon as it is certain."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], max_new_tokens: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str], max_new_tokens: int, ends: Sequence[int] = ()
+    ) -> None:
         self._decoder = StreamDecoder(tokenizer)
         self._stops = StopStrings(stop)
-        self._eot_id, self._max_new_tokens = tokenizer.eot_id, max_new_tokens
+        self._ends, self._max_new_tokens = {tokenizer.eot_id, *ends}, max_new_tokens
         self._pieces: list[str] = []
         self.ids: list[int] = []
         self.finish_reason = FinishReason.LENGTH if max_new_tokens == 0 else None
@@ -49,7 +51,7 @@ class Continuation:
     def push(self, token: int) -> str:
         """Add a token; the text that is new and certain, whole characters only. Sets `finish_reason` at the end."""
         self.ids.append(token)
-        ended = token == self._eot_id
+        ended = token in self._ends
         piece = "" if ended else self._stops.push(self._decoder.push(token))
         if not self._stops.found and (ended or len(self.ids) == self._max_new_tokens):
             self.finish_reason = FinishReason.END_OF_TEXT if ended else FinishReason.LENGTH
@@ -74,8 +76,9 @@ class Generation:
     model: follows the protocol of the generated source (`logits, cache = model(ids, past_key_values=cache)`).
     context: the model's longest input, `program.context`. When it is full the newest 3/4 of it stay
         (`decoding.kept_tokens`), so that any number of tokens can be asked for.
+    prompt: text, or ids that stand for it.
     max_new_tokens: drawn at most, a sample. A sample ends sooner at the tokenizer's end-of-text, or at a string of
-        `stop`, which is looked for in the new text only.
+        `stop`, which is looked for in the new text only, or at an id of `ends`.
     options.seed: sample i is a function of (seed, i), whatever num_samples is.
     truncate: "left" uses the newest `context` tokens of a prompt that is longer; None refuses it.
 
@@ -89,20 +92,21 @@ class Generation:
         self,
         model: nn.Module,
         tokenizer: Tokenizer,
-        prompt: str,
+        prompt: str | Sequence[int],
         options: SamplingOptions | None = None,
         *,
         context: int,
         max_new_tokens: int,
         num_samples: int = 1,
         stop: Sequence[str] = (),
+        ends: Sequence[int] = (),
         truncate: Literal["left"] | None = None,
     ) -> None:
         if max_new_tokens < 0:
             fail("N912", f"{max_new_tokens} new tokens were asked for", hint="ask for 0 or more")
         if num_samples < 1:
             fail("N913", f"{num_samples} samples were asked for", hint="ask for 1 or more")
-        self._continuations = [Continuation(tokenizer, stop, max_new_tokens) for _ in range(num_samples)]
+        self._continuations = [Continuation(tokenizer, stop, max_new_tokens, ends) for _ in range(num_samples)]
         self._prompt = encode_prompt(tokenizer, prompt, context, truncate)
         self._model, self._vocab_size, self._context = model, tokenizer.vocab_size, context
         self._options = options or SamplingOptions()
@@ -138,9 +142,14 @@ class Generation:
                     decoder.keep(rows)
 
 
-def encode_prompt(tokenizer: Tokenizer, prompt: str, context: int, truncate: Literal["left"] | None) -> list[int]:
-    """The prompt's tokens, 1 to `context` of them. Raises NeuralError N910 and N911, see `Generation`."""
-    ids = tokenizer.encode(prompt)
+def encode_prompt(
+    tokenizer: Tokenizer, prompt: str | Sequence[int], context: int, truncate: Literal["left"] | None
+) -> list[int]:
+    """The prompt's tokens, 1 to `context` of them, after those that the model expects before each text.
+
+    Raises NeuralError N910 and N911, see `Generation`.
+    """
+    ids = [*tokenizer.opening, *tokenizer.encode(prompt)] if isinstance(prompt, str) else list(prompt)
     if not ids:
         if tokenizer.eot_id is None:
             fail(

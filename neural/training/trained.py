@@ -16,6 +16,8 @@ from neural.interop.weights import program_weights
 from neural.training.data import require_fitting_tokenizer
 from neural.training.run import Run
 
+CHAT_TEMPLATE = "chat_template.jinja"  # beside tokenizer.json, where Hugging Face has it
+
 
 class Trained(NamedTuple):
     """model: on the CPU, in evaluation mode."""
@@ -23,6 +25,7 @@ class Trained(NamedTuple):
     program: Program
     model: nn.Module
     tokenizer: Tokenizer
+    chat_template: str | None = None
 
 
 def open_trained(path: Path, checkpoint: str = "latest") -> Trained:
@@ -41,7 +44,10 @@ def open_trained(path: Path, checkpoint: str = "latest") -> Trained:
         fail("N809", f"{path} names no tokenizer", hint='add `tokenizer: "tokenizer.json"` to the network')
     tokenizer = load_tokenizer(program.settings.tokenizer, base=program.base)
     require_fitting_tokenizer(program, tokenizer)
-    return Trained(program, _with_weights(program), tokenizer)
+    template = (program.base / program.settings.tokenizer).parent / CHAT_TEMPLATE
+    return Trained(
+        program, _with_weights(program), tokenizer, template.read_text("utf-8") if template.is_file() else None
+    )
 
 
 def require_language_model(program: Program, path: Path) -> None:

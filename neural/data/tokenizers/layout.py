@@ -121,6 +121,7 @@ def _as_byte_level_bpe(layout: Layout) -> Layout | None:
         and cutter.get("add_prefix_space") is False
         and cutter.get("use_regex", True)
         and (layout.get("decoder") or {}).get("type") == "ByteLevel"
+        and (layout.get("post_processor") or {}).get("type") in (None, "ByteLevel")  # another may open each text
     )
     if not plain or specials is None:
         return None

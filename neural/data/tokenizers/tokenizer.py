@@ -94,6 +94,32 @@ class Tokenizer:
             fail("N756", f"the tokenizer from {self.source} cannot encode this text: {error}")
         return [np.array(encoding.ids, dtype=np.uint32) for encoding in found]
 
+    def encode_marked(self, text: str) -> list[int]:
+        """The ids of a text in which the names of special tokens stand for those tokens, as in a chat's prompt.
+
+        Only for text of the model's own format: what a person wrote could end a turn. NeuralError as `encode`.
+        """
+        marks = sorted(self._special_of.values(), key=len, reverse=True)
+        if not marks:
+            return self.encode(text)
+        ids = {content: number for number, content in self._special_of.items()}
+        parts = re.split(f"({'|'.join(map(re.escape, marks))})", text)
+        return [i for part in parts if part for i in ([ids[part]] if part in ids else self.encode(part))]
+
+    @cached_property
+    def opening(self) -> tuple[int, ...]:
+        """Special tokens that the model expects before each text (Llama's begin-of-text), as the file says."""
+        if self._engine is None:
+            return ()
+        marked = self._engine.encode("a", add_special_tokens=True).ids
+        plain = self._engine.encode("a", add_special_tokens=False).ids
+        return tuple(marked[: marked.index(plain[0])]) if plain and plain[0] in marked else ()
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """The ids of all special tokens."""
+        return frozenset(self._special_of)
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids. Special tokens stand for no text; bytes that are no UTF-8 become U+FFFD.
 
