@@ -6,7 +6,22 @@ from typing import Annotated
 
 import typer
 
-from neural.cli import check, compile, data, explain, fmt, generate, plan, run, tokenizer, train, verify, visualize
+from neural.cli import (
+    check,
+    compile,
+    data,
+    explain,
+    export,
+    fmt,
+    generate,
+    import_,
+    plan,
+    run,
+    tokenizer,
+    train,
+    verify,
+    visualize,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,6 +56,8 @@ app.command("run")(run.run)
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("verify")(verify.verify)
+app.command("import")(import_.import_)
+app.command("export")(export.export)
 app.command("plan")(plan.plan)
 app.command("visualize")(visualize.visualize)
 app.command("fmt")(fmt.fmt)
