@@ -12,8 +12,10 @@ from neural.cli.options import Json, NetworkName, Set, parse_sets
 from neural.cli.show import note
 
 if TYPE_CHECKING:
+    import numpy
+
     from neural.compiler import Program
-    from neural.interop.decoder import Checkpoint, Vocabulary
+    from neural.interop.decoder import Vocabulary
 
 
 def export(
@@ -23,27 +25,29 @@ def export(
             help="A run directory, or a .neural file that names its weights.", metavar="SRC", show_default=False
         ),
     ],
-    form: Annotated[str, typer.Option("--format", "-f", help="hf or gguf.", metavar="FORMAT")],
+    form: Annotated[str, typer.Option("--format", "-f", help="hf, gguf, onnx or keras.", metavar="FORMAT")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.", metavar="DIR")],
     sets: Set = [],  # noqa: B006
     network: NetworkName = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model as other programs read it: a Hugging Face folder, or a GGUF file for llama.cpp.
+    """Write a model as other programs read it: a Hugging Face folder, a GGUF file for llama.cpp, ONNX, or Keras' own.
 
-    What is written is read again and compared, number by number; if it differs, or the model has parts that the format
-    cannot say, nothing is left and the reason is told.
+    What is written is read again, by the program that it is for where that is installed, and compared; if it differs,
+    or the model has parts that the format cannot say, nothing is left and the reason is told. `neural verify --export`
+    checks the folder again at any time.
 
     \b
     Examples:
       neural export runs/first --format hf --output first-hf
       neural export model.neural --format gguf --output first-gguf
+      neural export runs/first --format onnx --output first-onnx
     """
     from neural.data.durable import fresh_folder
     from neural.diagnostics.diagnostic import fail
     from neural.diagnostics.near import nearest
-    from neural.interop.exports import FORMATS
-    from neural.interop.exports import export as write
+    from neural.verification.exports import FORMATS
+    from neural.verification.exports import export as write
 
     if form not in FORMATS:
         near = nearest(form, FORMATS)
@@ -54,23 +58,25 @@ def export(
         )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         fail("N871", f"{output} is there already", hint="give a folder that is new or empty")
-    checkpoint = _checkpoint(source, parse_sets(sets), network)
+    program, weights, vocabulary = _model(source, parse_sets(sets), network, form)
     note(f"writing {output}, and reading it again")
     with fresh_folder(output) as folder:
-        written = write(checkpoint, form, folder).relative_to(folder)
+        checked = write(program, weights, vocabulary, form, folder)
         files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    note(f"wrote {output / written}: read again, it is the same model")
+    note(f"wrote {output}: read again by {checked.reader}, it is the same model")
     if as_json:
-        print(json.dumps({"format": form, "output": str(output), "files": files}))
+        found = {"reader": checked.reader, "difference": checked.difference}
+        print(json.dumps({"format": form, "output": str(output), "files": files, **found}))
 
 
-def _checkpoint(source: Path, sets: dict[str, object], network: str | None) -> Checkpoint:
-    """What a run or a program holds, in the terms of other formats."""
+def _model(
+    source: Path, sets: dict[str, object], network: str | None, form: str
+) -> tuple[Program, dict[str, numpy.ndarray], Vocabulary | None]:
+    """What a run or a program holds."""
     from neural.cli.show import show
     from neural.compiler import load
-    from neural.interop.decoder import Checkpoint
-    from neural.interop.recognition import from_network, recognize
     from neural.interop.weights import open_weights, program_weights
+    from neural.verification.exports import require_sayable
 
     is_run = source.is_dir()
     if is_run:
@@ -78,11 +84,10 @@ def _checkpoint(source: Path, sets: dict[str, object], network: str | None) -> C
     else:
         program = load(source, sets, network)
         show(program.messages)
-    recognized = recognize(program.graph)
+    require_sayable(program, form)
     note(f"reading the weights of {program.name}, {program.parameter_count:,} parameters")
     weights = open_weights(str(source), program) if is_run else program_weights(program)
-    vocabulary = _vocabulary(program, source / "tokenizer.json" if is_run else None)
-    return Checkpoint(recognized.decoder, from_network(recognized, weights), vocabulary)
+    return program, weights, _vocabulary(program, source / "tokenizer.json" if is_run else None)
 
 
 def _network_of(run: Path) -> str:
