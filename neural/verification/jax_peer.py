@@ -58,7 +58,11 @@ class Peer:
         takes = signature(self._module.make_optimizer).parameters
         optimizer = self._module.make_optimizer(self._model, **{k: v for k, v in given.items() if k in takes})
         batch = _arrays([*inputs, targets])
+        norms = [m for _, m in nnx.iter_modules(self._model) if isinstance(m, nnx.BatchNorm)]
+        for norm in norms:
+            norm.train()
         losses = [float(self._module.train_step(self._model, optimizer, *batch)) for _ in range(n)]
+        self._model.eval()
         load(self._model, self._start)
         return losses
 

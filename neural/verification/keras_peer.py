@@ -79,6 +79,7 @@ class Peer:
         if needs_steps(self._program.settings):
             given["steps"] = max(n, self._program.settings.lr_schedule.arguments["warmup_steps"] + 2)
         model = self._fresh(**given)
+        model.jit_compile = False  # XLA takes minutes for what runs five times
         for layer in model._flatten_layers():
             if isinstance(layer, keras.layers.Dropout):
                 layer.rate = 0.0
