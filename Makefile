@@ -42,8 +42,8 @@ check: $(STAMP) ## Lint, and check the format of Python and of the examples (sec
 golden: $(STAMP) ## Rewrite the golden files from what the compiler gives now
 	@$(BIN)/python -m tests.golden.update
 
-parity: $(STAMP) ## Compare generated models with the NumPy oracle and Hugging Face
-	@$(BIN)/python -m pytest tests/parity -v
+parity: $(STAMP) ## Compare all back ends, layer by layer, and write docs/parity.md
+	@$(BIN)/python -m pytest tests/parity --parity-table docs/parity.md
 
 bench: $(STAMP) ## Train beside nanoGPT, in turn: make bench NANOGPT=../nanoGPT
 	@$(BIN)/python bench/train_shakespeare.py --nanogpt $(NANOGPT) --corpus $(CORPUS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
@@ -78,11 +78,15 @@ class Program:
 
         return import_module(BACKENDS[backend]).emit(optimize(self.graph))
 
-    def text(self) -> str:
-        """The whole program as one file: imports written in, parameters as they are set, this network alone."""
+    def text(self, *, weights: bool = True) -> str:
+        """The whole program as one file: imports written in, parameters as they are set, this network alone.
+
+        weights: whether it still says where weights are, by absolute paths.
+        """
         from neural.syntax.format import format_file
 
-        return "\n".join(format_file(f) for f in _standalone(self)).strip() + "\n"
+        settle = _with_whole_paths if weights else _without_weights
+        return "\n".join(format_file(f) for f in _standalone(self, settle)).strip() + "\n"
 
 
 def load(
@@ -174,7 +178,7 @@ def _named_weights(block: Block, prefix: str = "") -> Iterator[tuple[str, Node]]
                 yield from _named_weights(node.layer, inner)
 
 
-def _standalone(program: Program):
+def _standalone(program: Program, settle: Callable):
     """The files with imports left out, `param`s as they were set and other networks dropped."""
     declared = program.definitions.params
     extra = [n for n in program.parameters if n not in declared]
@@ -184,7 +188,7 @@ def _standalone(program: Program):
             if isinstance(item, tree.Param):
                 items.append(replace(item, value=_literal(program.parameters[item.name.text], item.value)))
             elif isinstance(item, tree.Define) or (isinstance(item, tree.Network) and item.name.text == program.name):
-                items.append(_with_whole_paths(item))
+                items.append(settle(item))
         if i == 0:
             place = file.items[0].span if file.items else None
             added = [tree.Param(tree.Name(n, place), tree.Literal(program.parameters[n], place), place) for n in extra]
@@ -205,10 +209,23 @@ def _with_whole_paths(item):
     """`weights="…"` by its absolute name, so that the text means the same in any folder."""
     if isinstance(item, tuple):
         return tuple(_with_whole_paths(i) for i in item)
-    name = item.name if isinstance(item, tree.Argument) else item.key if isinstance(item, tree.Section) else None
-    if name is not None and name.text == "weights":
+    if _says_weights(item):
         path = _placed(item.value.value, Path(item.span.source.name).parent.resolve())
         return replace(item, value=replace(item.value, value=path))
     if is_dataclass(item) and not isinstance(item, Span):
         return replace(item, **{f.name: _with_whole_paths(getattr(item, f.name)) for f in fields(item)})
     return item
+
+
+def _without_weights(item):
+    """The same without any `weights=`."""
+    if isinstance(item, tuple):
+        return tuple(_without_weights(i) for i in item if not _says_weights(i))
+    if is_dataclass(item) and not isinstance(item, Span):
+        return replace(item, **{f.name: _without_weights(getattr(item, f.name)) for f in fields(item)})
+    return item
+
+
+def _says_weights(item) -> bool:
+    name = item.name if isinstance(item, tree.Argument) else item.key if isinstance(item, tree.Section) else None
+    return name is not None and name.text == "weights"

@@ -37,6 +37,15 @@ FRAMEWORKS = {
     "tensorboard",
     "transformers",
     "huggingface_hub",
+    "tensorflow",
+    "keras",
+    "jax",
+    "flax",
+    "optax",
+    "onnx",
+    "onnx_ir",
+    "onnxruntime",
+    "gguf",
 }
 LIGHT = ("diagnostics", "syntax", "layers", "graph", "planning", "cli")
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -88,6 +97,8 @@ def test_the_compiler_loads_no_framework(path: Path) -> None:
     [
         ["check", "examples/gpt2.neural"],
         ["compile", "examples/gpt2.neural"],
+        ["compile", "examples/gpt2.neural", "--backend", "tensorflow"],
+        ["compile", "examples/gpt2.neural", "--backend", "jax"],
         ["plan", "examples/gpt2.neural"],
         ["fmt", "--check", "examples"],
     ],

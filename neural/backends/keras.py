@@ -205,7 +205,12 @@ class KerasWriter(ClassWriter):
     def training(self) -> list[str]:
         """The argument of `call`, where it is read."""
         read = any("if training:" in line or "checkpointed(" in line for line in self.forward)
-        return ["training=False"] if read else []
+        return ["training=False"] if read or (self.root and self._trains_otherwise()) else []
+
+    def _trains_otherwise(self) -> bool:
+        """Whether a layer of the network does something else in training: `fit` says so to a `call` that asks alone."""
+        text = "\n".join((*self.module.classes.values(), *self.init))
+        return any(f"layers.{name}(" in text for name in ("Dropout", "BatchNormalization"))
 
     def _build_method(self) -> list[str]:
         if not self.builds:

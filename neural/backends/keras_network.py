@@ -217,6 +217,9 @@ def _docstring(writer: KerasWriter, masked: bool) -> list[str]:
             lines.append(f'`fit` hands it over in a dict: {{"{name}": …, "attention_mask": …}}.')
     if network.cached:
         lines.append("past_key_values: a KVCache, which is written to.")
+    if writer.training():
+        lines += [] if len(lines) > 1 else [""]
+        lines.append("training: whether dropout and the like are on, here and in the layers within.")
     if len(lines) == 1:
         return [f'        """{lines[0]}"""']
     return [f'        """{lines[0]}', *(f"        {line}".rstrip() for line in lines[1:]), '        """']

@@ -26,7 +26,8 @@ RESERVED = {
     "glorot_init", "is_matrix", "jax", "jnp", "loss_fn", "make_optimizer", "nnx", "normal_init", "np", "optax", "rngs",
     "table_init", "train_step", "add_sinusoids",
     "checkpoint", "checkpointed", "AdamW", "Adam", "SGD", "Perplexity", "attend", "hide_padding",
-    "input_shape", "inputs", "keras", "JIT_COMPILE", "kwargs", "layers", "merge_heads", "name", "ops", "split_heads", "visible",
+    "input_shape", "inputs", "keras", "JIT_COMPILE", "kwargs", "layers", "merge_heads", "name", "ops",
+    "split_heads", "visible",
 }  # fmt: skip
 
 

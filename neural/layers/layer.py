@@ -172,7 +172,7 @@ def register(cls: type, *synonyms: str) -> type:
     """Make a layer known to the language. A layer without samples, or without a spelling, is refused."""
     if not cls.samples:
         raise TypeError(f"{cls.__name__} has no samples")
-    for method in ("numpy", "torch", "onnx") if issubclass(cls, Layer) else ("body",):
+    for method in ("numpy", "torch", "keras", "jax", "onnx") if issubclass(cls, Layer) else ("body",):
         if getattr(cls, method) is getattr(Layer, method, None) or getattr(cls, method) is getattr(
             Composite, method, None
         ):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from neural.backends.module import load_module
 from neural.compiler import Program, compile_source, load
 from neural.diagnostics.diagnostic import fail
 from neural.diagnostics.source import Source
@@ -63,7 +64,7 @@ def export(
         recognized = recognize(program.graph)
         formats.export(Checkpoint(recognized.decoder, from_network(recognized, weights), vocabulary), form, folder)
     else:
-        (folder / PROGRAM).write_text(program.text(), encoding="utf-8")
+        (folder / PROGRAM).write_text(program.text(weights=False), encoding="utf-8")
         {"onnx": _write_onnx, "keras": _write_keras}[form](program, weights, folder)
         if vocabulary:
             (folder / "tokenizer.json").write_text(vocabulary.tokenizer_json, encoding="utf-8")
@@ -87,7 +88,7 @@ def _write_onnx(program: Program, weights: Mapping[str, np.ndarray], folder: Pat
 
 def _write_keras(program: Program, weights: Mapping[str, np.ndarray], folder: Path) -> None:
     _choose_engine()
-    from neural.interop.keras_files import write_keras
+    from neural.interop.keras_export import write_keras
 
     write_keras(program, weights, folder)
 
@@ -173,11 +174,20 @@ def _onnx(folder: Path) -> tuple[str, Runner]:
 
 
 def _keras(folder: Path) -> tuple[str, Runner]:
+    """Keras finds the classes of the saved model in the module that the program compiles to, not in the folder's."""
     _choose_engine()
-    from neural.interop.keras_files import open_keras
+    import keras
 
-    model = open_keras(load(folder / PROGRAM), folder / "model.keras")
-    return "keras", lambda inputs: np.asarray(model(inputs[0] if len(inputs) == 1 else inputs))
+    program = load(folder / PROGRAM)
+    load_module(program.source("tensorflow"), "model")
+    model = keras.models.load_model(folder / "model.keras", compile=False)
+    names = [v.name for v in program.graph.block.inputs]
+
+    def run(inputs: list[np.ndarray]) -> np.ndarray:
+        given = inputs[0] if len(names) == 1 else dict(zip(names, inputs, strict=True))
+        return keras.ops.convert_to_numpy(model(given))
+
+    return "keras", run
 
 
 READERS = {"hf": _huggingface, "gguf": _gguf, "onnx": _onnx, "keras": _keras}

@@ -52,6 +52,20 @@ def module(gpt: Program) -> ModuleType:
 # Training
 
 
+def test_training_drops_out_and_counts_batches() -> None:
+    """`fit` tells a model of its training only where `call` takes the argument."""
+    blocks = "Residual { Dense(8) Dropout(0.9) } * 2 BatchNormalization() Dense(2)"
+    program = network(blocks, rest='loss: "mean_squared_error" optimizer: SGD(learning_rate=1e-9)')
+    keras.utils.set_random_seed(0)
+    model = module_of(program).N()
+    model.jit_compile = False
+    x, y = np.random.default_rng(0).normal(size=(16, 8)), np.zeros((16, 2))
+    losses = [float(model.train_on_batch(x, y)) for _ in range(2)]
+    assert losses[0] != losses[1]
+    assert float(model.test_on_batch(x, y)) == float(model.test_on_batch(x, y))
+    assert np.all(model.batch_norm.moving_mean.numpy() != 0)
+
+
 def test_fits_at_once_and_is_saved_and_loaded(module: ModuleType, tmp_path: Path) -> None:
     model = module.ShakespeareGpt()
     assert model.jit_compile
@@ -84,6 +98,7 @@ def test_a_classifier_fits_with_padding() -> None:
     mask = np.array([[1] * n + [0] * (20 - n) for n in (5, 20, 12)])
     batch = {"input_ids": ids(), "attention_mask": mask}
     assert np.allclose(model(batch), model(ids(), attention_mask=mask))
+    model.jit_compile = False  # XLA takes its time
     losses = model.fit(batch, np.array([0, 1, 2]), epochs=5, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
 
@@ -92,6 +107,7 @@ def test_several_inputs_are_a_dict() -> None:
     text = 'x = Dense(a, 8) y = Dense(b, 8) Add(x, y) Dense(1, activation="sigmoid")'
     rest = 'loss: "binary_crossentropy" metrics: ["accuracy", "mean_squared_error"]'
     model = module_of(network(text, "{a: (5,), b: (7,)}", rest)).N()
+    model.jit_compile = False  # XLA takes its time
     rng = np.random.default_rng(0)
     batch = {"a": rng.normal(size=(4, 5)), "b": rng.normal(size=(4, 7))}
     assert set(model.fit(batch, np.ones((4, 1)), verbose=0).history) == {"loss", "accuracy", "mean_squared_error"}

@@ -213,11 +213,12 @@ class GptClassifier(keras.Model):
         self.dense.build((*input_shape[:-1], 768))
         self.output_.build((*input_shape[:-1], 768))
 
-    def call(self, input_ids, attention_mask=None):
+    def call(self, input_ids, attention_mask=None, training=False):
         """Logits (B, num_classes) of input_ids (B, T).
 
         attention_mask: (B, T), 1 for tokens and 0 for padding on the right;
         `fit` hands it over in a dict: {"input_ids": …, "attention_mask": …}.
+        training: whether dropout and the like are on, here and in the layers within.
         """
         if isinstance(input_ids, dict):
             attention_mask = input_ids["attention_mask"]

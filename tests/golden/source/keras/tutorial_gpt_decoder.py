@@ -258,11 +258,14 @@ class GptDecoder(keras.Model):
         self.layer_norm.build((None, None, 768))
         self.dense.build((None, None, 768))
 
-    def call(self, input_ids, attention_mask=None, past_key_values=None):
+    def call(
+        self, input_ids, attention_mask=None, past_key_values=None, training=False
+    ):
         """Logits (B, T, 50257) of input_ids (B, T); given a cache, the logits and the cache.
 
         attention_mask: (B, past + T), 1 for tokens and 0 for padding on the right.
         past_key_values: a KVCache, which is written to.
+        training: whether dropout and the like are on, here and in the layers within.
         """
         T = ops.shape(input_ids)[1]
         past = 0 if past_key_values is None else past_key_values.length
