@@ -79,12 +79,14 @@ def in_jax(source: str, own: dict, inputs: list[np.ndarray], probe: np.ndarray, 
     return Answer(np.asarray(y, np.float64), gradients)
 
 
+@pytest.mark.parity("JAX", "float32", "values")
 @pytest.mark.parametrize(("name", "index"), ROWS)
 def test_float32_values(name: str, index: int) -> None:
     ours, expected = case(name, index, "float32")
     np.testing.assert_allclose(ours.values, expected.values, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parity("JAX", "float32", "gradients")
 @pytest.mark.parametrize(("name", "index"), ROWS)
 def test_float32_gradients(name: str, index: int) -> None:
     ours, expected = case(name, index, "float32")
@@ -94,12 +96,14 @@ def test_float32_gradients(name: str, index: int) -> None:
         assert error <= 1e-4 * np.linalg.norm(gradient) + 1e-6, weight
 
 
+@pytest.mark.parity("JAX", "bfloat16", "values")
 @pytest.mark.parametrize(("name", "index"), ROWS)
 def test_bfloat16_values(name: str, index: int) -> None:
     ours, expected = case(name, index, "bfloat16")
     assert np.linalg.norm(ours.values - expected.values) <= 3e-2 * np.linalg.norm(expected.values)
 
 
+@pytest.mark.parity("JAX", "bfloat16", "gradients")
 @pytest.mark.parametrize(("name", "index"), ROWS)
 def test_bfloat16_gradients(name: str, index: int) -> None:
     ours, expected = case(name, index, "bfloat16")
