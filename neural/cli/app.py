@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from neural.cli import check, compile, data, explain, fmt, generate, plan, run, tokenizer, train, verify, visualize
+from neural.cli import (
+    check,
+    compile,
+    data,
+    explain,
+    fmt,
+    generate,
+    plan,
+    run,
+    runs,
+    tokenizer,
+    train,
+    verify,
+    visualize,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,6 +53,7 @@ app.command("check")(check.check)
 app.command("compile")(compile.compile_)
 app.command("run")(run.run)
 app.command("train")(train.train)
+app.command("runs")(runs.runs)
 app.command("generate")(generate.generate)
 app.command("verify")(verify.verify)
 app.command("plan")(plan.plan)
