@@ -42,6 +42,12 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this run, from its latest whole checkpoint.", metavar="RUN")
     ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            "--replay-step", help="Do the step again that stopped this run, and say what broke.", metavar="RUN"
+        ),
+    ] = None,
     stop_at: Annotated[int | None, typer.Option(help="Save and stop after this step.", metavar="STEP")] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu or cuda. Default: the file's, or auto.", show_default=False)
@@ -58,12 +64,18 @@ def train(
       neural train examples/shakespeare_char.neural --data corpus.txt --out runs/first
       neural train examples/gpt2.neural --data shards --set n_layer=4 --stop-at 1000
       neural train --resume runs/first
+      neural train --replay-step runs/first
     """
+    if replay is not None:
+        given = {"FILE": file, "--data": data, "--out": out, "--set": sets, "--network": network, "--resume": resume}
+        _refuse_beside("--replay-step", {**given, "--tokenizer": tokenizer, "--seed": seed, "--stop-at": stop_at})
+        show_replay(replay, device, as_json)
+        return
     if stop_at is not None and stop_at < 1:
         fail("N807", f"--stop-at {stop_at} lies behind: the first step is 1", hint="give a step to save and stop after")
     if resume is not None:
         given = {"FILE": file, "--data": data, "--out": out, "--set": sets, "--network": network}
-        _refuse_with_resume({**given, "--tokenizer": tokenizer, "--seed": seed})
+        _refuse_beside("--resume", {**given, "--tokenizer": tokenizer, "--seed": seed})
         from neural.training.run import Run
 
         run = Run.open(resume)
@@ -91,6 +103,7 @@ def make_run(
     seed: int | None = None,
 ) -> Run:
     """A new run directory, and what was decided on stderr."""
+    from neural.training.leakage import leakage_warning
     from neural.training.run import Run, require_free
     from neural.training.setup import set_up
 
@@ -101,7 +114,10 @@ def make_run(
     for text in setup.notes:
         note(f"note: {text}")
     out = out or _free_name(Path("runs"), setup.program.name)
-    return Run.create(out, setup.program, setup.tokenizer, setup.data, seed=seed, progress=True)
+    run = Run.create(out, setup.program, setup.tokenizer, setup.data, seed=seed, progress=True)
+    if (warning := leakage_warning(run.data, run.tokenizer)) is not None:
+        show([warning])
+    return run
 
 
 def train_run(run: Run, device: str | None, stop_at: int | None) -> Outcome:
@@ -166,13 +182,40 @@ def _ending(run: Run, outcome: Outcome, prompt: str) -> list[str]:
     return [f"finished at {place}{loss}; let it write:", command]
 
 
-def _refuse_with_resume(given: dict[str, object]) -> None:
+def show_replay(path: Path, device: str | None, as_json: bool) -> None:
+    """Replay the step that stopped a run, and tell what it gave."""
+    from neural.training.replay import replay_step
+    from neural.training.run import Run
+
+    found = replay_step(Run.open(path), device or "auto")
+    if as_json:
+        said = asdict(found)
+        said["batches"] = [{**batch, "loss": _finite(batch["loss"])} for batch in said["batches"]]
+        print(json.dumps({**said, **{name: _finite(said[name]) for name in ("loss", "gradient_norm")}}))
+        return
+    print(f"step {found.step}: loss {found.loss:.6g}, gradient norm {found.gradient_norm:.6g}")
+    for batch in found.batches:
+        layer = f", first not finite after {batch.not_finite}" if batch.not_finite else ""
+        print(f"  batch {batch.index}: loss {batch.loss:.6g}{layer}")
+    for what, names in (("weights", found.weights_not_finite), ("gradients", found.gradients_not_finite)):
+        print(f"  {what} that are not finite: {', '.join(names[:8]) or 'none'}{', …' * (len(names) > 8)}")
+    print("as it was when the run stopped" if found.reproduced else "not as it was when the run stopped")
+
+
+def _finite(value: float) -> float | str:
+    """JSON has no NaN: "nan", "inf"."""
+    from math import isfinite
+
+    return value if isfinite(value) else str(value)
+
+
+def _refuse_beside(option: str, given: dict[str, object]) -> None:
     others = [name for name, value in given.items() if value not in (None, [])]
     if others:
         fail(
             "N806",
-            f"--resume goes on with a run as it was made, and {', '.join(others)} would change it",
-            hint="leave that out, or train a new run without --resume",
+            f"{option} takes a run as it was made, and {', '.join(others)} would change it",
+            hint=f"leave that out, or train a new run without {option}",
         )
 
 

@@ -90,7 +90,7 @@ SCHEDULES = {cls.__name__: cls for cls in (CosineDecay, Constant)}
 
 _TRAIN_KINDS = {
     "steps": SIZE, "epochs": POSITIVE, "batch_size": SIZE, "gradient_accumulation": SIZE,
-    "gradient_clip": POSITIVE.optional(),
+    "gradient_clip": POSITIVE.optional(), "skip_spikes": BOOLEAN,
     "validation_split": RATE, "eval_every": SIZE, "eval_batches": SIZE, "sample_every": COUNT, "save_every": SIZE,
     "keep_checkpoints": SIZE, "log_every": SIZE, "seed": COUNT,
 }  # fmt: skip

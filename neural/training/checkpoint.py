@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -24,6 +24,7 @@ from neural.data.durable import sync
 from neural.diagnostics.diagnostic import fail
 from neural.training.durable import TEMPORARY, remove_tree, write_json
 from neural.training.randomness import RandomState
+from neural.training.spikes import Spikes
 from neural.training.weights import Signature, load_weights, require_fit, signature, weights
 
 FORMAT = 1
@@ -44,21 +45,26 @@ class TrainingState:
     best_loss: float | None = None  # the lowest validation loss so far
     loss_sum: float = 0.0  # of the steps since the last line of metrics
     loss_count: int = 0
+    spikes: Spikes = field(default_factory=Spikes)
 
     def to_json(self, model: nn.Module) -> dict[str, Any]:
         """`weights` is the signature of the model that the state belongs to."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name != "randomness"}
+        fields = {name: getattr(self, name) for name in self.__slots__}
         return {
             "format": FORMAT,
             **fields,
             "randomness": self.randomness.to_json(),
+            "spikes": self.spikes.to_json(),
             "weights": signature(model),
         }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        fields = {name: value[name] for name in cls.__slots__ if name != "randomness"}
-        return cls(**fields, randomness=RandomState.from_json(value["randomness"]))
+        fields = {name: value[name] for name in cls.__slots__ if name in value}
+        made = {"randomness": RandomState.from_json(value["randomness"])}
+        if "spikes" in value:  # checkpoints of earlier versions did not count them
+            made["spikes"] = Spikes.from_json(value["spikes"])
+        return cls(**{**fields, **made})
 
 
 def checkpoint_name(step: int) -> str:

@@ -122,6 +122,8 @@ class _Trainer:
         except NonFiniteStep as error:
             self.draw()
             stop_on_nonfinite(session, error, randomness)
+        if result.spike:
+            self.note_spike(result)
         self.stepping += time.perf_counter() - began
         self.steps_timed += 1
         self.validation_loss = None
@@ -132,6 +134,11 @@ class _Trainer:
             self.write_sample()
         if session.step % train.save_every == 0 or improved:
             self.save()
+
+    def note_spike(self, result: StepResult) -> None:
+        what = f"loss {result.loss:.4f}, gradient norm {result.gradient_norm:.3g}"
+        outcome = "applied" if result.applied else "skipped"
+        self.report.say(f"step {self.session.step} · spike, {outcome}: {what}")
 
     def tell(self, result: StepResult, end: int, *, due: bool) -> None:
         session = self.session
@@ -147,6 +154,7 @@ class _Trainer:
                 "gradient_norm": result.gradient_norm,
                 "tokens": session.step * tokens,
                 "tokens_per_second": round(speed, 1),
+                "spikes": session.spikes.count,
             }
             self.log.write("train", session.step, values)
             self.stepping, self.steps_timed = 0.0, 0

@@ -20,6 +20,7 @@ from neural.training.pretrained import load_pretrained
 from neural.training.randomness import RandomState
 from neural.training.run import Run
 from neural.training.schedules import Schedule, make_schedule
+from neural.training.spikes import Spikes
 from neural.training.step import Batch, StepResult, optimizer_step
 
 
@@ -39,6 +40,7 @@ class Session:
     best_loss: float | None = None
     loss_sum: float = 0.0  # of the steps since the last line of metrics
     loss_count: int = 0
+    spikes: Spikes = field(default_factory=Spikes)
     batches: Iterator[Batch] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,7 +54,13 @@ class Session:
         """One optimizer step. NonFiniteStep leaves everything but the random generators as before it."""
         batches = list(islice(self.batches, self.train.gradient_accumulation))
         result = optimizer_step(
-            self.model, self.optimizer, batches, rate=self.schedule(self.step), clip=self.train.gradient_clip
+            self.model,
+            self.optimizer,
+            batches,
+            rate=self.schedule(self.step),
+            clip=self.train.gradient_clip,
+            is_spike=self.spikes.sees,
+            skip_spikes=self.train.skip_spikes,
         )
         self.step += 1
         self.cursor += len(batches)
@@ -81,6 +89,7 @@ class Session:
             best_loss=self.best_loss,
             loss_sum=self.loss_sum,
             loss_count=self.loss_count,
+            spikes=self.spikes,
         )
 
 
@@ -107,7 +116,8 @@ def start(run: Run, device: torch.device) -> Session:
         checkpoint.load_optimizer(model, optimizer)
         state = checkpoint.state
         state.randomness.restore(device)
-        counters = {name: getattr(state, name) for name in ("step", "cursor", "best_loss", "loss_sum", "loss_count")}
+        names = ("step", "cursor", "best_loss", "loss_sum", "loss_count", "spikes")
+        counters = {name: getattr(state, name) for name in names}
     resumed = checkpoint.state.step if checkpoint else None
     return Session(run, device, data, model.train(), optimizer, schedule, resumed, **counters)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -18,6 +18,8 @@ class StepResult:
 
     loss: float
     gradient_norm: float
+    spike: bool = False  # far above the steps before it
+    applied: bool = True
 
 
 class NonFiniteStep(Exception):
@@ -46,10 +48,18 @@ def accumulate_gradients(model: nn.Module, batches: Sequence[Batch]) -> torch.Te
 
 
 def optimizer_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], *, rate: float, clip: float | None
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    *,
+    rate: float,
+    clip: float | None,
+    is_spike: Callable[[float, float], bool] = lambda _loss, _norm: False,
+    skip_spikes: bool = False,
 ) -> StepResult:
     """One step at learning rate `rate` over `batches`, the gradient's norm clipped to `clip`.
 
+    `is_spike(loss, gradient_norm)` is asked before the step is applied; with `skip_spikes` it then is not.
     NonFiniteStep, with weights and moments untouched, if the loss or the norm is infinite or not a number.
     Clipping: Pascanu et al. 2013.
     """
@@ -63,7 +73,9 @@ def optimizer_step(
     result = StepResult(loss, gradient_norm)
     if not (torch.tensor([loss, gradient_norm]).isfinite().all()):
         raise NonFiniteStep(result, losses.tolist())
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    return result
+    spike = is_spike(loss, gradient_norm)
+    if not (spike and skip_spikes):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+    return replace(result, spike=spike, applied=not (spike and skip_spikes))
