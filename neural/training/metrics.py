@@ -86,3 +86,19 @@ class MetricsLog:
     def __exit__(self, *_: object) -> None:
         self._file.close()
         self._tensorboard.close()
+
+
+class NoLog:
+    """What a process that does not lead writes."""
+
+    def write(self, kind: str, step: int, values: Record) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass

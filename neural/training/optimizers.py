@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from neural.graph.settings import Choice
 
@@ -18,12 +19,19 @@ def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) ->
     """Two groups: tensors of two or more axes (matrices, embeddings) decay; biases and norms' gains do not.
 
     As GPT-3 and nanoGPT do: decay pulls a gain towards 0 where its neutral value is 1, and a bias has nothing to
-    overfit with.
+    overfit with. Weights that are split over processes have groups of their own: no kernel takes both kinds at once.
     """
     trained = [p for p in parameters if p.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {
+            "params": [p for p in trained if p.ndim >= 2 and isinstance(p, DTensor) is split],
+            "weight_decay": weight_decay,
+        }
+        for split in (False, True)
+    ]
+    groups += [
+        {"params": [p for p in trained if p.ndim < 2 and isinstance(p, DTensor) is split], "weight_decay": 0.0}
+        for split in (False, True)
     ]
     return [group for group in groups if group["params"]]
 
