@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from neural.diagnostics.diagnostic import fail
+from neural.graph.settings import Settings
 from neural.layers.arguments import BOOLEAN, COUNT, NOT_NEGATIVE, NUMBER, POSITIVE, RATE, SIZE, Kind, argument
 from neural.layers.values import Arg
 
@@ -136,3 +138,23 @@ SCHEDULES = {
     cls.__name__: cls
     for cls in (CosineDecay, Constant, LinearDecay, InverseSquareRoot, StepDecay, ExponentialDecay, WarmupStableDecay)
 }
+
+# What Keras and JAX source can be written for. PyTorch source has no optimizer: `neural train` brings them all.
+PORTABLE_OPTIMIZERS = ("AdamW", "Adam", "SGD")
+PORTABLE_SCHEDULES = ("CosineDecay", "Constant")
+
+
+def require_portable(settings: Settings, backend: str) -> None:
+    """NeuralError N843 for an optimizer or a schedule that source of another back end than PyTorch does not have."""
+    schedule = settings.lr_schedule
+    for what, name, known in (
+        ("optimizer", settings.optimizer.name, PORTABLE_OPTIMIZERS),
+        ("schedule", schedule.name if schedule else "Constant", PORTABLE_SCHEDULES),
+    ):
+        if name not in known:
+            fail(
+                "N843",
+                f"{backend} source cannot be written with the {what} {name}",
+                notes=(f"it can with {', '.join(known)}",),
+                hint=f"choose one of these, or train with `neural train`, which has {name}",
+            )

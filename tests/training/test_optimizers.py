@@ -15,6 +15,7 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from neural.compiler import compile_source
 from neural.diagnostics.diagnostic import NeuralError
 from neural.diagnostics.source import Source
+from neural.graph.optimization import require_portable
 from neural.planning.plan import plan
 from neural.training.loop import train
 from neural.training.optimizers import make_optimizer
@@ -180,3 +181,26 @@ def test_only_matrices_decay() -> None:
     found = {name: decays[id(p)] for name, p in network.named_parameters()}
     assert found == {"0.weight": 0.5, "0.bias": 0.0, "1.weight": 0.0, "1.bias": 0.0, "2.weight": 0.5}
     assert all(group["fused"] for group in groups)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "schedule", "said"),
+    [
+        ("Muon()", "Constant()", "the optimizer Muon"),
+        ("Lion()", "Constant()", "the optimizer Lion"),
+        ("Adafactor()", "Constant()", "the optimizer Adafactor"),
+        ("AdamW()", "LinearDecay()", "the schedule LinearDecay"),
+        ("SGD()", "StepDecay(decay_steps=3)", "the schedule StepDecay"),
+    ],
+)
+def test_other_back_ends_refuse_what_they_have_not(optimizer: str, schedule: str, said: str) -> None:
+    text = PROGRAM.format(f"{optimizer}\n  lr_schedule: {schedule}")
+    with pytest.raises(NeuralError, match=f"N843: keras source cannot be written with {said}"):
+        compile_source(Source("n.neural", text)).source("keras")
+
+
+@pytest.mark.parametrize("schedule", ["", "lr_schedule: Constant()", "lr_schedule: CosineDecay()"])
+@pytest.mark.parametrize("optimizer", ["AdamW()", "Adam()", "SGD()"])
+def test_what_all_back_ends_have_is_not_refused(optimizer: str, schedule: str) -> None:
+    program = compile_source(Source("n.neural", PROGRAM.format(f"{optimizer}\n  {schedule}")))
+    require_portable(program.settings, "jax")
