@@ -11,8 +11,10 @@ from neural.cli import (
     compile,
     data,
     explain,
+    export,
     fmt,
     generate,
+    import_,
     plan,
     run,
     runs,
@@ -56,6 +58,8 @@ app.command("train")(train.train)
 app.command("runs")(runs.runs)
 app.command("generate")(generate.generate)
 app.command("verify")(verify.verify)
+app.command("import")(import_.import_)
+app.command("export")(export.export)
 app.command("plan")(plan.plan)
 app.command("visualize")(visualize.visualize)
 app.command("fmt")(fmt.fmt)
