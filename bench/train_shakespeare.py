@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from neural.training.distributed.parallel import Parallel
 from neural.training.evaluate import evaluate
 from neural.training.run import Run
 from neural.training.session import to_device
@@ -84,7 +85,7 @@ def prepare_nanogpt(source: Path, corpus: Path, work: Path) -> Path:
 def held_out_loss(model: nn.Module, run: Run) -> float:
     """Nats a character over all of the text that was held out."""
     batches = (to_device(batch, CPU) for batch in run.data.evaluation(limit=run.data.store.n_tokens))
-    return round(evaluate(model.eval(), batches, run.tokenizer.byte_lengths).loss, 4)
+    return round(evaluate(Parallel(model.eval()), batches, run.tokenizer.byte_lengths).loss, 4)
 
 
 def measure(nanogpt: Path, corpus: Path, rounds: int, steps: int) -> dict[str, list[dict[str, float]]]:

@@ -13,6 +13,7 @@ from neural.graph.definitions import Definitions, FileParams, gather, read_sourc
 from neural.graph.graph import Block, Network, Node, count_parameters
 from neural.graph.messages import Messages, Poisoned
 from neural.graph.network import lower_network
+from neural.graph.optimization import require_portable
 from neural.graph.passes import optimize
 from neural.graph.settings import Settings
 from neural.graph.verify import verify
@@ -73,9 +74,11 @@ class Program:
         return (*whole, *layers)
 
     def source(self, backend: str = "pytorch") -> str:
-        """The network's source for a back end."""
+        """The network's source for a back end. NeuralError N843 for a training that only PyTorch has."""
         from importlib import import_module
 
+        if backend != "pytorch":
+            require_portable(self.settings, backend)
         return import_module(BACKENDS[backend]).emit(optimize(self.graph))
 
     def text(self, *, weights: bool = True) -> str:

@@ -17,6 +17,7 @@ from neural.cli import (
     import_,
     plan,
     run,
+    runs,
     tokenizer,
     train,
     verify,
@@ -54,6 +55,7 @@ app.command("check")(check.check)
 app.command("compile")(compile.compile_)
 app.command("run")(run.run)
 app.command("train")(train.train)
+app.command("runs")(runs.runs)
 app.command("generate")(generate.generate)
 app.command("verify")(verify.verify)
 app.command("import")(import_.import_)

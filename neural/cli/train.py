@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +16,20 @@ from neural.cli.show import note, show
 from neural.diagnostics.diagnostic import fail
 
 if TYPE_CHECKING:
+    import torch
+
+    from neural.training.distributed.world import World
     from neural.training.loop import Outcome
     from neural.training.run import Run
+
+
+class Parallel(StrEnum):
+    """The values of `neural.training.distributed.strategy.Strategy`, which loads torch."""
+
+    DDP = "ddp"
+    FSDP = "fsdp"
+    TP = "tp"
+
 
 SAMPLE_TOKENS = 200
 SAMPLE_TEMPERATURE = 0.8
@@ -42,9 +55,24 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this run, from its latest whole checkpoint.", metavar="RUN")
     ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            "--replay-step", help="Do the step again that stopped this run, and say what broke.", metavar="RUN"
+        ),
+    ] = None,
     stop_at: Annotated[int | None, typer.Option(help="Save and stop after this step.", metavar="STEP")] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu or cuda. Default: the file's, or auto.", show_default=False)
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(help="How many GPUs, or processes on a CPU, train it together.", show_default=False)
+    ] = None,
+    parallel: Annotated[
+        Parallel | None,
+        typer.Option(
+            help="How they share the work. Default: ddp, or fsdp where the model needs it.", show_default=False
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -58,27 +86,57 @@ def train(
       neural train examples/shakespeare_char.neural --data corpus.txt --out runs/first
       neural train examples/gpt2.neural --data shards --set n_layer=4 --stop-at 1000
       neural train --resume runs/first
+      neural train examples/gpt2.neural --data shards --devices 8
+      neural train --replay-step runs/first
     """
+    if replay is not None:
+        given = {"FILE": file, "--data": data, "--out": out, "--set": sets, "--network": network, "--resume": resume}
+        _refuse_beside("--replay-step", {**given, "--tokenizer": tokenizer, "--seed": seed, "--stop-at": stop_at})
+        show_replay(replay, device, as_json)
+        return
     if stop_at is not None and stop_at < 1:
         fail("N807", f"--stop-at {stop_at} lies behind: the first step is 1", hint="give a step to save and stop after")
     if resume is not None:
         given = {"FILE": file, "--data": data, "--out": out, "--set": sets, "--network": network}
-        _refuse_with_resume({**given, "--tokenizer": tokenizer, "--seed": seed})
-        from neural.training.run import Run
-
-        run = Run.open(resume)
+        _refuse_beside("--resume", {**given, "--tokenizer": tokenizer, "--seed": seed})
     elif file is None:
         fail("N806", "neural train needs a .neural file, or a run to go on with", hint="give FILE, or --resume RUN")
-    else:
-        if device is not None:
-            from neural.training.session import choose_device
+    from neural.training.distributed.launch import launch, require_devices
+    from neural.training.distributed.worker import working
+    from neural.training.run import Run
 
-            choose_device(device)  # before the text is read
-        run = make_run(file, data, out, parse_sets(sets), network, tokenizer, seed)
-    outcome = train_run(run, device, stop_at)
-    if as_json:
+    where = _device(device, resume, file, parse_sets(sets), network)  # before the text is read
+    require_devices(devices, where)
+
+    def ready() -> Run:
+        return Run.open(resume) if resume else make_run(file, data, out, parse_sets(sets), network, tokenizer, seed)
+
+    if devices is not None and devices > 1:
+        options = {"--stop-at": stop_at, "--parallel": parallel, "--device": where.type}
+        given = [str(word) for name, value in options.items() if value is not None for word in (name, value)]
+        run = ready()
+        raise typer.Exit(launch(["train", "--resume", str(run.path), *given, *["--json"] * as_json], devices))
+    with working(where) as world:
+        path = world.leaders(str(ready().path) if world.leads else "")
+        run = Run.open(path)
+        outcome = train_run(run, where.type, stop_at, world, parallel)
+    if as_json and world.leads:
         parameters = run.record.parameter_count
         print(json.dumps({"run": str(run.path), "parameters": parameters, "seed": run.record.seed, **asdict(outcome)}))
+
+
+def _device(
+    given: str | None, resume: Path | None, file: Path | None, sets: dict[str, object], network: str | None
+) -> torch.device:
+    """The device that is asked for on the command line, else in the program."""
+    from neural.compiler import load
+    from neural.training.run import Run
+    from neural.training.session import choose_device
+
+    if given is not None:
+        return choose_device(given)
+    program = Run.open(resume).program if resume else load(file, sets, network)
+    return choose_device(program.settings.execution.get("device", "auto"))
 
 
 def make_run(
@@ -91,6 +149,7 @@ def make_run(
     seed: int | None = None,
 ) -> Run:
     """A new run directory, and what was decided on stderr."""
+    from neural.training.leakage import leakage_warning
     from neural.training.run import Run, require_free
     from neural.training.setup import set_up
 
@@ -101,23 +160,43 @@ def make_run(
     for text in setup.notes:
         note(f"note: {text}")
     out = out or _free_name(Path("runs"), setup.program.name)
-    return Run.create(out, setup.program, setup.tokenizer, setup.data, seed=seed, progress=True)
+    run = Run.create(out, setup.program, setup.tokenizer, setup.data, seed=seed, progress=True)
+    if (warning := leakage_warning(run.data, run.tokenizer)) is not None:
+        show([warning])
+    return run
 
 
-def train_run(run: Run, device: str | None, stop_at: int | None) -> Outcome:
-    """Train a run with its progress, samples and outcome on stderr."""
+def train_run(
+    run: Run,
+    device: str | None,
+    stop_at: int | None,
+    world: World | None = None,
+    parallel: Parallel | None = None,
+) -> Outcome:
+    """Train a run with its progress, samples and outcome on stderr. Of several processes the leader speaks."""
+    from neural.training.distributed.strategy import Strategy, chosen_strategy
+    from neural.training.distributed.world import ALONE
     from neural.training.loop import train as train_loop
     from neural.training.session import choose_device
 
-    where = choose_device(device or run.program.settings.execution.get("device", "auto")).type
+    world = world or ALONE
+    chosen = choose_device(device or run.program.settings.execution.get("device", "auto"))
+    strategy = Strategy(parallel) if parallel else chosen_strategy(run.program, chosen)
+    where = chosen.type if world.size == 1 else f"{world.size} × {chosen.type}, {strategy}"
     prompt = first_word(run)
+    say = note if world.leads else lambda _: None
     for line in _heading(run, where):
-        note(line)
+        say(line)
     outcome = train_loop(
-        run, stop_at=stop_at, device=where, sample=lambda model, _: prompt + write_sample(run, model, prompt)
+        run,
+        stop_at=stop_at,
+        device=chosen.type,
+        sample=lambda model, _: prompt + write_sample(run, model, prompt),
+        world=world,
+        strategy=strategy,
     )
     for line in _ending(run, outcome, prompt):
-        note(line)
+        say(line)
     return outcome
 
 
@@ -166,13 +245,40 @@ def _ending(run: Run, outcome: Outcome, prompt: str) -> list[str]:
     return [f"finished at {place}{loss}; let it write:", command]
 
 
-def _refuse_with_resume(given: dict[str, object]) -> None:
+def show_replay(path: Path, device: str | None, as_json: bool) -> None:
+    """Replay the step that stopped a run, and tell what it gave."""
+    from neural.training.replay import replay_step
+    from neural.training.run import Run
+
+    found = replay_step(Run.open(path), device or "auto")
+    if as_json:
+        said = asdict(found)
+        said["batches"] = [{**batch, "loss": _finite(batch["loss"])} for batch in said["batches"]]
+        print(json.dumps({**said, **{name: _finite(said[name]) for name in ("loss", "gradient_norm")}}))
+        return
+    print(f"step {found.step}: loss {found.loss:.6g}, gradient norm {found.gradient_norm:.6g}")
+    for batch in found.batches:
+        layer = f", first not finite after {batch.not_finite}" if batch.not_finite else ""
+        print(f"  batch {batch.index}: loss {batch.loss:.6g}{layer}")
+    for what, names in (("weights", found.weights_not_finite), ("gradients", found.gradients_not_finite)):
+        print(f"  {what} that are not finite: {', '.join(names[:8]) or 'none'}{', …' * (len(names) > 8)}")
+    print("as it was when the run stopped" if found.reproduced else "not as it was when the run stopped")
+
+
+def _finite(value: float) -> float | str:
+    """JSON has no NaN: "nan", "inf"."""
+    from math import isfinite
+
+    return value if isfinite(value) else str(value)
+
+
+def _refuse_beside(option: str, given: dict[str, object]) -> None:
     others = [name for name, value in given.items() if value not in (None, [])]
     if others:
         fail(
             "N806",
-            f"--resume goes on with a run as it was made, and {', '.join(others)} would change it",
-            hint="leave that out, or train a new run without --resume",
+            f"{option} takes a run as it was made, and {', '.join(others)} would change it",
+            hint=f"leave that out, or train a new run without {option}",
         )
 
 

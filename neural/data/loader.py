@@ -38,13 +38,13 @@ class Batches:
         self.windows_per_epoch = whole - (whole > MANY)
         self._slack = (stop - start - 1) - self.windows_per_epoch * context
         self._store, self._start, self._context = store, start, context
-        self._batch_size, self._seed = batch_size, seed
+        self.batch_size, self._seed = batch_size, seed
         self._ordered = lru_cache(maxsize=4)(self._order)
 
     @property
     def batches_per_epoch(self) -> int:
         """Batches in which every window of an epoch has come: the last of them may reach into the next epoch."""
-        return -(-self.windows_per_epoch // self._batch_size)
+        return -(-self.windows_per_epoch // self.batch_size)
 
     def batch(self, index: int) -> Batch:
         """Batch number `index`, from 0: a pure function of the seed and the index, so that resuming needs no more."""
@@ -52,7 +52,21 @@ class Batches:
 
     def starts(self, index: int) -> np.ndarray:
         """(B,) int64: where in the store the sequences of a batch begin."""
-        numbers = np.arange(index * self._batch_size, (index + 1) * self._batch_size, dtype=np.int64)
+        return self._places(index * self.batch_size, self.batch_size)
+
+    def sequences(self, first: int, count: int) -> Batch:
+        """`count` sequences from number `first` on, of all that the training takes one after another."""
+        return _read(self._store, self._places(first, count), self._context)
+
+    def share(self, rank: int, size: int, accumulation: int) -> Share:
+        """Share number `rank` of `size` of the sequences of each step, which takes `accumulation` batches.
+
+        NeuralError N836 where the sequences of a step do not divide.
+        """
+        return Share(self, rank, size, accumulation)
+
+    def _places(self, first: int, count: int) -> np.ndarray:
+        numbers = np.arange(first, first + count, dtype=np.int64)
         epochs, places = np.divmod(numbers, self.windows_per_epoch)
         starts = np.empty_like(numbers)
         for epoch, block in sorted(set(zip(epochs.tolist(), (places // BLOCK).tolist(), strict=True))):
@@ -71,6 +85,35 @@ class Batches:
         return self._start + phase + permuted(places, self.windows_per_epoch, drawn[1:]) * self._context
 
 
+class Share:
+    """What one of several processes takes of `Batches`: of each step the same number of sequences, none twice.
+
+    All shares together are the step's sequences in their order: number r takes the r-th part of them, in `per_step`
+    batches of one size, no larger than the batches of the whole.
+    """
+
+    def __init__(self, batches: Batches, rank: int, size: int, accumulation: int) -> None:
+        self._batches, self._rank = batches, rank
+        self._step = batches.batch_size * accumulation
+        if self._step % size:
+            fail(
+                "N836",
+                f"the {self._step:,} sequences of a step do not divide among {size} processes",
+                notes=(f"batch_size × gradient_accumulation is {batches.batch_size} × {accumulation}",),
+                hint=f"make it a multiple of {size}, or use another number of devices",
+            )
+        own = self._step // size
+        largest = min(own, batches.batch_size)
+        self._count = next(n for n in range(largest, 0, -1) if own % n == 0)
+        self.per_step = own // self._count
+
+    def batch(self, index: int) -> Batch:
+        """Batch number `index` of this share, `per_step` of them a step."""
+        step, place = divmod(index, self.per_step)
+        first = step * self._step + (self._rank * self.per_step + place) * self._count
+        return self._batches.sequences(first, self._count)
+
+
 def evaluation_batches(
     store: TokenStore, start: int, stop: int, *, context: int, batch_size: int, limit: int | None = None
 ) -> Iterator[Batch]:
@@ -86,7 +129,7 @@ def evaluation_batches(
         yield _read(store, start + windows[first : first + batch_size] * context, context)
 
 
-def prefetch(batches: Batches, start_index: int) -> Iterator[Batch]:
+def prefetch(batches: Batches | Share, start_index: int) -> Iterator[Batch]:
     """Batches from `start_index` on, read by a thread while the one before is used.
 
     What `batch` raises is raised here. Closing the iterator, or dropping it, ends the thread.

@@ -101,14 +101,19 @@ def read_header(path: Path) -> Header:
 
 
 def check_ids(path: Path, header: Header) -> None:
-    """Read all ids and hold them against the header's checksum. NeuralError N724."""
+    """Read all ids and hold them against the header's checksum and vocabulary. NeuralError N724, N834."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    largest = -1
     with path.open("rb") as file:
         file.seek(HEADER_BYTES)
         while data := file.read(_READ_BYTES):
             digest.update(data)
+            largest = max(largest, int(np.frombuffer(data, header.dtype).max()))
     if digest.digest() != header.checksum:
         fail("N724", f"{path} is damaged: its tokens do not agree with their checksum", hint=_DAMAGED)
+    if largest >= header.vocab_size:
+        title = f"{path} holds the id {largest:,}, and its vocabulary has {header.vocab_size:,}"
+        fail("N834", title, hint=_DAMAGED)
 
 
 def map_ids(path: Path, header: Header) -> np.ndarray:

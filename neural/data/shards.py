@@ -96,7 +96,8 @@ def open_shards(directory: Path | str, tokenizer_hash: str | None = None) -> Tok
 
     `tokenizer_hash`: the `Tokenizer.hash` that they must have been made with.
     NeuralError: N720 (no shards there), N721 to N724 (a file that is no shard, of another version, cut short,
-    damaged), N725 (another tokenizer), N729 (a shard is missing, or belongs to others).
+    damaged), N725 (another tokenizer), N729 (a shard is missing, or belongs to others), N834 (an id outside the
+    vocabulary).
     """
     directory = Path(directory)
     files = sorted(directory.glob(f"*{SHARD_SUFFIX}")) if directory.is_dir() else []

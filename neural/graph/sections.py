@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 
 from neural.diagnostics.diagnostic import Label
 from neural.diagnostics.source import Span
 from neural.graph.bind import bind, check_quotes, with_defaults
 from neural.graph.evaluate import Scope, evaluate
 from neural.graph.messages import Messages, Poisoned, shown
+from neural.graph.optimization import OPTIMIZERS, SCHEDULES, AdamW
 from neural.graph.reading import check_weights
 from neural.graph.settings import Choice, Settings, Train
 from neural.graph.suggestions import suggestion
 from neural.layers.arguments import (
     BOOLEAN,
     COUNT,
-    NOT_NEGATIVE,
     POSITIVE,
     RATE,
     SIZE,
     TEXT,
     Parameter,
-    argument,
     choice,
     parameters,
 )
@@ -42,55 +41,9 @@ CROSS_ENTROPIES = ("sparse_categorical_crossentropy", "categorical_crossentropy"
 METRICS = ("accuracy", "perplexity", "bits_per_byte", "mean_squared_error", "mean_absolute_error")
 
 
-@dataclass(frozen=True)
-class Adam:
-    """Kingma and Ba 2015."""
-
-    learning_rate: object = argument(POSITIVE, Arg.of(1e-3))
-    beta_1: object = argument(RATE, Arg.of(0.9))
-    beta_2: object = argument(RATE, Arg.of(0.999))
-    epsilon: object = argument(POSITIVE, Arg.of(1e-7))
-
-
-@dataclass(frozen=True)
-class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
-
-    weight_decay: object = argument(NOT_NEGATIVE, Arg.of(0.004))
-
-
-@dataclass(frozen=True)
-class SGD:
-    """Stochastic gradient descent with momentum."""
-
-    learning_rate: object = argument(POSITIVE, Arg.of(0.01))
-    momentum: object = argument(RATE, Arg.of(0.0))
-    nesterov: object = argument(BOOLEAN, Arg.of(False))
-    weight_decay: object = argument(NOT_NEGATIVE, Arg.of(0.0))
-
-
-@dataclass(frozen=True)
-class CosineDecay:
-    """Linear warm-up, then half a cosine down to the minimum at the last step (Loshchilov and Hutter 2017)."""
-
-    warmup_steps: object = argument(COUNT, Arg.of(0))
-    min_learning_rate: object = argument(NOT_NEGATIVE, Arg.of(0.0))
-    decay_steps: object = argument(SIZE.optional(), Arg.of(None), doc="the step of the minimum; by default the last")
-
-
-@dataclass(frozen=True)
-class Constant:
-    """Linear warm-up, then the optimizer's learning rate."""
-
-    warmup_steps: object = argument(COUNT, Arg.of(0))
-
-
-OPTIMIZERS = {cls.__name__: cls for cls in (AdamW, Adam, SGD)}
-SCHEDULES = {cls.__name__: cls for cls in (CosineDecay, Constant)}
-
 _TRAIN_KINDS = {
     "steps": SIZE, "epochs": POSITIVE, "batch_size": SIZE, "gradient_accumulation": SIZE,
-    "gradient_clip": POSITIVE.optional(),
+    "gradient_clip": POSITIVE.optional(), "skip_spikes": BOOLEAN,
     "validation_split": RATE, "eval_every": SIZE, "eval_batches": SIZE, "sample_every": COUNT, "save_every": SIZE,
     "keep_checkpoints": SIZE, "log_every": SIZE, "seed": COUNT,
 }  # fmt: skip

@@ -24,6 +24,7 @@ class Train:
     batch_size: int = 8  # sequences in one forward pass
     gradient_accumulation: int = 1  # forward passes in one optimizer step
     gradient_clip: float | None = None  # largest global norm of the gradient
+    skip_spikes: bool = False  # leave out a step whose loss or gradient stands far above those before it
     validation_split: float = 0.1  # the share of the tokens, at the end, that is held out
     eval_every: int = 250  # steps between looks at the validation loss
     eval_batches: int = 20

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from neural.graph.graph import Block, Network, primitives
+from neural.graph.graph import Block, Network, count_parameters, primitives, tied, weights
 from neural.graph.sections import CROSS_ENTROPIES
-from neural.graph.settings import Choice
 from neural.layers.attention import Attention
+from neural.layers.dense import Dense, Projections
 from neural.layers.layer import width
 from neural.planning.sizes import FLOAT, Setting
 
@@ -49,11 +49,30 @@ class GenerationMemory:
         return self.weights + self.cache
 
 
-def optimizer_states(optimizer: Choice) -> int:
-    """Numbers that an optimizer keeps for each parameter: Adam's two moments, the velocity of SGD with momentum."""
-    if optimizer.name in ("Adam", "AdamW"):
-        return 2
-    return 1 if optimizer.arguments["momentum"] > 0 else 0
+def optimizer_bytes(network: Network) -> int:
+    """What the optimizer keeps beside the weights: Adam's two moments, the velocity of SGD with momentum, one moment
+    of Lion, one of Muon for matrices between layers, Adafactor's sums over rows and columns.
+    """
+    optimizer, block = network.settings.optimizer, network.block
+    match optimizer.name:
+        case "Adam" | "AdamW":
+            return 2 * FLOAT * count_parameters(block)
+        case "Lion":
+            return FLOAT * count_parameters(block)
+        case "Adafactor":
+            trained = [w.shape for w in weights(block).values() if w.trained]
+            return FLOAT * sum((s[-2] + s[-1]) * _product(s[:-2]) if len(s) > 1 else _product(s) for s in trained)
+        case "Muon":
+            return FLOAT * (2 * count_parameters(block) - sum(_hidden_matrices(block)))
+    return FLOAT * count_parameters(block) if optimizer.arguments["momentum"] > 0 else 0
+
+
+def _hidden_matrices(block: Block) -> list[int]:
+    """Numbers in the weight of each product but the head, which is the last."""
+    shared = tied(block)
+    products = [p for p in primitives(block) if isinstance(p.node.layer, Dense | Projections)]
+    own = [p for p in products[:-1] if f"{p.path}.weight" not in shared]
+    return [_product(p.node.layer.weights(*p.inputs)[0].shape) for p in own]
 
 
 def buffer_bytes(block: Block) -> int:

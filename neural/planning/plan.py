@@ -19,7 +19,7 @@ from neural.planning.memory import (
     buffer_bytes,
     cache_bytes,
     logits_bytes,
-    optimizer_states,
+    optimizer_bytes,
 )
 from neural.planning.sizes import FLOAT, Setting
 
@@ -173,7 +173,7 @@ def _memory(graph: Network, setting: Setting, parts: tuple[Part, ...]) -> tuple[
     training = TrainingMemory(
         weights=weights,
         gradients=trained,
-        optimizer=trained * optimizer_states(graph.settings.optimizer),
+        optimizer=optimizer_bytes(graph),
         activations=sum(p.activations for p in parts),
         logits=logits_bytes(graph, setting),
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -22,8 +22,10 @@ from torch import nn
 
 from neural.data.durable import sync
 from neural.diagnostics.diagnostic import fail
+from neural.training.distributed.parallel import Parallel
 from neural.training.durable import TEMPORARY, remove_tree, write_json
 from neural.training.randomness import RandomState
+from neural.training.spikes import Spikes
 from neural.training.weights import Signature, load_weights, require_fit, signature, weights
 
 FORMAT = 1
@@ -38,27 +40,35 @@ class TrainingState:
 
     step: int  # optimizer steps done
     cursor: int  # index of the next batch to draw
-    randomness: RandomState
+    randomness: RandomState  # of the first share of the data
     tokenizer_hash: str
     validation_loss: float | None = None  # nats a token, if this step was evaluated
     best_loss: float | None = None  # the lowest validation loss so far
     loss_sum: float = 0.0  # of the steps since the last line of metrics
     loss_count: int = 0
+    spikes: Spikes = field(default_factory=Spikes)
+    others: tuple[RandomState, ...] = ()  # of the other shares, where several processes train
 
     def to_json(self, model: nn.Module) -> dict[str, Any]:
         """`weights` is the signature of the model that the state belongs to."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name != "randomness"}
+        fields = {name: getattr(self, name) for name in self.__slots__}
         return {
             "format": FORMAT,
             **fields,
             "randomness": self.randomness.to_json(),
+            "spikes": self.spikes.to_json(),
+            "others": [other.to_json() for other in self.others],
             "weights": signature(model),
         }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        fields = {name: value[name] for name in cls.__slots__ if name != "randomness"}
-        return cls(**fields, randomness=RandomState.from_json(value["randomness"]))
+        fields = {name: value[name] for name in cls.__slots__ if name in value}
+        made = {"randomness": RandomState.from_json(value["randomness"])}
+        if "spikes" in value:  # checkpoints of earlier versions did not count them
+            made["spikes"] = Spikes.from_json(value["spikes"])
+            made["others"] = tuple(RandomState.from_json(other) for other in value["others"])
+        return cls(**{**fields, **made})
 
 
 def checkpoint_name(step: int) -> str:
@@ -78,19 +88,26 @@ class FileRecord:
             return cls(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> Path:
+def save(folder: Path, parallel: Parallel, optimizer: torch.optim.Optimizer, state: TrainingState) -> Path:
     """Write `folder/step-NNNNNN` so that a crash at any moment leaves either none or a whole one.
 
+    Where several processes train, all call it and the leader writes: whole tensors, whoever held which part.
     OSError where the system refuses (a full disk); what was there before stays whole, and nothing half-written is left.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / checkpoint_name(state.step)
+    tensors = (
+        parallel.gathered(weights(parallel.model)),
+        parallel.gathered(optimizer_tensors(parallel.model, optimizer)),
+    )
+    if not parallel.world.leads:
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
     beside = folder / f"{TEMPORARY}{path.name}"
     if beside.exists():
         remove_tree(beside)
     try:
         beside.mkdir()
-        _write_files(beside, model, optimizer, state)
+        _write_files(beside, *tensors, state.to_json(parallel.model))
         mark = {name: asdict(FileRecord.of(beside / name)) for name in FILES}
         if path.exists():
             remove_tree(path)
@@ -104,10 +121,12 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state
     return path
 
 
-def _write_files(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
+def _write_files(
+    folder: Path, model: dict[str, torch.Tensor], moments: dict[str, torch.Tensor], state: dict[str, Any]
+) -> None:
     try:
-        save_file({name: tensor.contiguous() for name, tensor in weights(model).items()}, folder / FILES[0])
-        save_file(optimizer_tensors(model, optimizer), folder / FILES[1])
+        for name, tensors in zip(FILES, (model, moments), strict=False):
+            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / name)
     except SafetensorError as error:  # the library wraps the system's error in its own
         number = re.search(r"\(os error (\d+)\)", str(error))
         if number is None:
@@ -115,7 +134,7 @@ def _write_files(folder: Path, model: nn.Module, optimizer: torch.optim.Optimize
         raise OSError(int(number[1]), str(error), str(folder)) from error
     for name in FILES[:2]:
         sync(folder / name)
-    write_json(folder / FILES[2], state.to_json(model))
+    write_json(folder / FILES[2], state)
 
 
 def _mark_complete(path: Path, mark: dict[str, Any]) -> None:
@@ -129,21 +148,22 @@ def _mark_complete(path: Path, mark: dict[str, Any]) -> None:
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The optimizer's state as "<weight>/<moment>" -> tensor."""
     return {
-        f"{name}/{key}": tensor.detach().contiguous()
+        f"{name}/{key}": tensor.detach()
         for name, parameter in model.named_parameters()
         for key, tensor in optimizer.state.get(parameter, {}).items()
         if tensor is not None
     }
 
 
-def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+def load_optimizer(parallel: Parallel, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
     """Give the optimizer the moments that `optimizer_tensors` wrote; its rates and decays stay as the program says."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    parameters = dict(parallel.model.named_parameters())
+    names = {id(parameter): name for name, parameter in parameters.items()}
     ordered = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
     moments: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, moment = key.rpartition("/")
-        moments.setdefault(name, {})[moment] = tensor
+        moments.setdefault(name, {})[moment] = parallel.part(key, tensor, parameters[name])
     state = {index: moments[name] for index, name in enumerate(ordered) if name in moments}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
@@ -181,9 +201,9 @@ class Checkpoint:
         require_fit(self.signature, model, str(self.path))
         load_weights(model, load_file(self.path / "model.safetensors"))
 
-    def load_optimizer(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Put the moments into `optimizer`, which optimizes `model`."""
-        load_optimizer(model, optimizer, load_file(self.path / "optimizer.safetensors"))
+    def load_optimizer(self, parallel: Parallel, optimizer: torch.optim.Optimizer) -> None:
+        """Put the moments into `optimizer`, which optimizes what this process holds of the model."""
+        load_optimizer(parallel, optimizer, load_file(self.path / "optimizer.safetensors"))
 
 
 def _require_intact(path: Path, record: FileRecord) -> None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from neural.diagnostics.diagnostic import Diagnostic, NeuralError, Severity, fail
 from neural.diagnostics.near import nearest
 from neural.training.checkpoint import MARK, NAME, Checkpoint, TrainingState, checkpoint_name, save
+from neural.training.distributed.parallel import Parallel
 from neural.training.durable import TEMPORARY, remove_tree
 
 Warn = Callable[[Diagnostic], None]
@@ -96,9 +96,11 @@ class CheckpointManager:
         except (OSError, ValueError, KeyError):  # damaged: whoever opens it says so
             return None
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState, keep: int) -> Path:
-        """Write a checkpoint, then remove all but the newest `keep` and the best one."""
-        path = save(self.folder, model, optimizer, state)
+    def save(self, parallel: Parallel, optimizer: torch.optim.Optimizer, state: TrainingState, keep: int) -> Path:
+        """Write a checkpoint, then remove all but the newest `keep` and the best one. All processes call it."""
+        path = save(self.folder, parallel, optimizer, state)
+        if not parallel.world.leads:
+            return path
         kept = {*self.steps()[-max(keep, 1) :], self.best_step()}
         for step in self.steps():
             if step not in kept:

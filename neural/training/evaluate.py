@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
+from neural.training.distributed.parallel import Parallel
 from neural.training.step import Batch
 
 
@@ -35,12 +35,14 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[Batch], byte_lengths: np.ndarray) -> Evaluation:
+def evaluate(parallel: Parallel, batches: Iterable[Batch], byte_lengths: np.ndarray) -> Evaluation:
     """The model's `Evaluation` over `batches`, without dropout; the model's mode is as before afterwards.
 
+    Each of several processes looks at its share of the batches; all get the means over all of them.
     `byte_lengths` (V,): the bytes of text that each token stands for. Bits per byte is the total of the losses in bits
     over the total of the bytes, and so compares models with different tokenizers (Gao et al. 2020, "The Pile").
     """
+    model = parallel.model
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
@@ -48,13 +50,17 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], byte_lengths: np.ndarra
     right = torch.zeros((), dtype=torch.int64, device=device)
     lengths = torch.from_numpy(byte_lengths.astype(np.int64)).to(device)
     tokens, n_bytes = 0, torch.zeros((), dtype=torch.int64, device=device)
-    for inputs, targets in batches:
+    for (inputs, targets), counts in parallel.dealt(batches):
         logits, expected = model(inputs).flatten(0, 1), targets.flatten()
+        if not counts:
+            continue
         nats += F.cross_entropy(logits, expected, reduction="sum").double()
         right += (logits.argmax(-1) == expected).sum()
         n_bytes += lengths[expected].sum()
         tokens += expected.numel()
     model.train(was_training)
+    nats, counts = parallel.sum(nats), parallel.sum(torch.stack([right, n_bytes, torch.tensor(tokens, device=device)]))
+    right, n_bytes, tokens = counts.tolist()
     loss = nats.item() / tokens
-    bits = nats.item() / math.log(2) / n_bytes.item() if n_bytes.item() else None
-    return Evaluation(loss, right.item() / tokens, bits, tokens)
+    bits = nats.item() / math.log(2) / n_bytes if n_bytes else None
+    return Evaluation(loss, right / tokens, bits, tokens)

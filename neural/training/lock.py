@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from typing import Self
 
@@ -30,14 +31,33 @@ class RunLock:
         self._descriptor = descriptor
         return True
 
+    def is_held(self) -> bool:
+        """Whether a trainer has the run, without taking it from anyone."""
+        try:
+            descriptor = os.open(self.folder / "lock", os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     def release(self) -> None:
         """Free the lock. The file stays: removing it would let two processes lock two files of one name."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
+    def _try_again(self) -> bool:
+        """Once more: `is_held` of another process has the lock for microseconds."""
+        time.sleep(0.05)
+        return self.try_acquire()
+
     def __enter__(self) -> Self:
-        if not self.try_acquire():
+        if not self.try_acquire() and not self._try_again():
             holder = (self.folder / "lock").read_text().strip()
             fail(
                 "N852",

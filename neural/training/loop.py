@@ -7,20 +7,23 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from signal import Signals
 
 import torch
 from torch import nn
 
 from neural.data.tokenizers import Tokenizer
 from neural.diagnostics.diagnostic import fail
+from neural.training.distributed.strategy import Strategy
+from neural.training.distributed.world import ALONE, World
 from neural.training.lock import RunLock
-from neural.training.metrics import MetricsLog, Record, last_validation
+from neural.training.metrics import MetricsLog, NoLog, Record, last_validation
 from neural.training.nonfinite import stop_on_nonfinite, stop_on_nonfinite_validation
 from neural.training.plots import draw_losses, draw_schedule
 from neural.training.randomness import RandomState
-from neural.training.report import Report, Standing, terminal_report
+from neural.training.report import Report, Silence, Standing, terminal_report
 from neural.training.run import Run
 from neural.training.session import Session, choose_device, start
 from neural.training.signals import StopRequest
@@ -47,27 +50,31 @@ def train(
     sample: Sample | None = None,
     device: str = "auto",
     report: Report | None = None,
+    world: World = ALONE,
+    strategy: Strategy | None = None,
 ) -> Outcome:
     """Train a run from where it stands to its end, or to step `stop_at`, or until SIGINT or SIGTERM.
 
     A run that was stopped and goes on ends with the same bits in every weight as one that was not, on the same
     machine. `sample(model, tokenizer)` writes a text every `sample_every` steps and at the end; what it draws does not
-    touch the training. `device`: "auto", "cpu" or "cuda".
+    touch the training. `device`: "auto", "cpu" or "cuda". Of several processes all call it, each with its `world`.
     NeuralError: N807 (`stop_at` lies behind), N808, N810 (the loss is not finite), N852 (another trainer has the run),
-    N859 (the disk is full), and those of `start`.
+    N859 (the disk is full), N836 to N839 and N841 (several processes), and those of `start`.
     """
     chosen = choose_device(device)
-    with RunLock(run.path), _full_disk_is_said(run), StopRequest() as stop:
-        session = start(run, chosen)
+    with RunLock(run.path) if world.leads else nullcontext(), _full_disk_is_said(run), StopRequest() as stop:
+        session = start(run, chosen, world, strategy)
         end = _end(session, stop_at)
-        with MetricsLog(run.path, session.resumed) as log, report or terminal_report() as shown:
+        told = report or terminal_report() if world.leads else Silence()
+        with MetricsLog(run.path, session.resumed) if world.leads else NoLog() as log, told as shown:
             trainer = _Trainer(session, log, shown, sample)
             trainer.begin()
-            while session.step < end and stop.signal is None:
+            number = 0
+            while session.step < end and not (number := world.largest(stop.signal or 0)):
                 trainer.step(end)
             state = "finished" if session.step >= session.data.total_steps else "stopped"
             trainer.finish(state)
-    by = None if state == "finished" else stop.signal.name if stop.signal else "stop_at"
+    by = None if state == "finished" else Signals(number).name if number else "stop_at"
     validation = last_validation(run.path / "metrics.jsonl")
     return Outcome(state, session.step, session.data.total_steps, by, validation)
 
@@ -87,7 +94,7 @@ def _end(session: Session, stop_at: int | None) -> int:
 
 
 class _Trainer:
-    """A session with where it tells what it does."""
+    """A session with where it tells what it does. Of several processes only the leader's tells anything."""
 
     def __init__(self, session: Session, log: MetricsLog, report: Report, sample: Sample | None) -> None:
         self.session, self.log, self.report, self.sample = session, log, report, sample
@@ -99,10 +106,11 @@ class _Trainer:
 
     def begin(self) -> None:
         session, run = self.session, self.session.run
-        if session.step < session.data.total_steps:
+        if session.step < session.data.total_steps and session.leads:
             run.set_state("training")
         if session.resumed is None:
-            draw_schedule(run.path / "lr_schedule.png", session.schedule, session.data.total_steps)
+            if session.leads:
+                draw_schedule(run.path / "lr_schedule.png", session.schedule, session.data.total_steps)
             self.note_long_warmup()
             self.evaluate()
 
@@ -121,7 +129,9 @@ class _Trainer:
             result = session.advance()
         except NonFiniteStep as error:
             self.draw()
-            stop_on_nonfinite(session, error, randomness)
+            stop_on_nonfinite(session, error, session.all_randomness(randomness))
+        if result.spike:
+            self.note_spike(result)
         self.stepping += time.perf_counter() - began
         self.steps_timed += 1
         self.validation_loss = None
@@ -132,6 +142,11 @@ class _Trainer:
             self.write_sample()
         if session.step % train.save_every == 0 or improved:
             self.save()
+
+    def note_spike(self, result: StepResult) -> None:
+        what = f"loss {result.loss:.4f}, gradient norm {result.gradient_norm:.3g}"
+        outcome = "applied" if result.applied else "skipped"
+        self.report.say(f"step {self.session.step} · spike, {outcome}: {what}")
 
     def tell(self, result: StepResult, end: int, *, due: bool) -> None:
         session = self.session
@@ -147,6 +162,7 @@ class _Trainer:
                 "gradient_norm": result.gradient_norm,
                 "tokens": session.step * tokens,
                 "tokens_per_second": round(speed, 1),
+                "spikes": session.spikes.count,
             }
             self.log.write("train", session.step, values)
             self.stepping, self.steps_timed = 0.0, 0
@@ -176,9 +192,11 @@ class _Trainer:
             return
         session = self.session
         devices = [session.device] if session.device.type == "cuda" else []
-        session.model.eval()
         with torch.random.fork_rng(devices=devices), torch.no_grad():
-            text = self.sample(session.model, session.run.tokenizer)
+            model = session.whole_model()
+            if model is None:
+                return
+            text = self.sample(model.eval(), session.run.tokenizer)
         session.model.train()
         self.report.say(f"step {session.step} · sample\n{text}\n")
         self.log.write("sample", session.step, {"text": text})
@@ -189,16 +207,20 @@ class _Trainer:
         if self.saved == session.step:
             return
         self.log.flush()
-        state = session.state(RandomState.capture(session.device), self.validation_loss)
-        session.run.checkpoints.save(session.model, session.optimizer, state, session.train.keep_checkpoints)
+        randomness = session.all_randomness(RandomState.capture(session.device))
+        state = session.state(randomness, self.validation_loss)
+        session.run.checkpoints.save(session.parallel, session.optimizer, state, session.train.keep_checkpoints)
         self.saved = session.step
 
     def finish(self, state: str) -> None:
         self.save()
         self.draw()
-        self.session.run.set_state(state)
+        if self.session.leads:
+            self.session.run.set_state(state)
 
     def draw(self) -> None:
+        if not self.session.leads:
+            return
         path = self.session.run.path
         draw_losses(path / "loss.png", path / "metrics.jsonl")
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
-from typing import Any, Self
-
-from torch.utils.tensorboard import SummaryWriter
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Self
 
 from neural.diagnostics.diagnostic import fail
 from neural.training.durable import write_text
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 Record = dict[str, Any]
 
@@ -55,6 +58,14 @@ def _line(record: Record) -> str:
     return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def _tensorboard(folder: Path, purge: int | None) -> SummaryWriter:
+    """A writer of events. TensorBoard would load TensorFlow, for seconds, where there is one, and needs none of it."""
+    sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=purge)
+
+
 class MetricsLog:
     """Appends records to a run's `metrics.jsonl` and `tensorboard/`. `resumed`: the step of the checkpoint, or None."""
 
@@ -62,7 +73,7 @@ class MetricsLog:
         truncate_metrics(run / "metrics.jsonl", resumed)
         self._file = (run / "metrics.jsonl").open("a", encoding="utf-8")
         purge = None if resumed is None else resumed + 1  # hides the events that will be written again
-        self._tensorboard = SummaryWriter(str(run / "tensorboard"), purge_step=purge)
+        self._tensorboard = _tensorboard(run / "tensorboard", purge)
 
     def write(self, kind: str, step: int, values: Record) -> None:
         """ValueError if a value is not finite: such a step is never measured, it stops the training."""
@@ -86,3 +97,19 @@ class MetricsLog:
     def __exit__(self, *_: object) -> None:
         self._file.close()
         self._tensorboard.close()
+
+
+class NoLog:
+    """What a process that does not lead writes."""
+
+    def write(self, kind: str, step: int, values: Record) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass

@@ -14,7 +14,7 @@ from neural.training.session import Session
 from neural.training.step import NonFiniteStep
 
 
-def stop_on_nonfinite(session: Session, error: NonFiniteStep, randomness: RandomState) -> NoReturn:
+def stop_on_nonfinite(session: Session, error: NonFiniteStep, randomness: tuple[RandomState, ...]) -> NoReturn:
     """Keep a checkpoint of the moment before the step, and the batch, in `nonfinite/`; raise N810.
 
     The folder is apart from `checkpoints/`: the weights may be broken already, and resuming must not begin with them.
@@ -28,7 +28,8 @@ def stop_on_nonfinite(session: Session, error: NonFiniteStep, randomness: Random
     batch = f"batch {session.cursor}" if last == session.cursor else f"batches {session.cursor} to {last}"
     starts = session.data.training.starts(session.cursor).tolist()
     offsets = ", ".join(f"{start:,}" for start in starts[:4]) + (", …" if len(starts) > 4 else "")
-    run.set_state("failed")
+    if session.leads:
+        run.set_state("failed")
     fail(
         "N810",
         f"the {what} is {value} at step {step}; the step was not applied",
@@ -42,7 +43,8 @@ def stop_on_nonfinite(session: Session, error: NonFiniteStep, randomness: Random
 
 def stop_on_nonfinite_validation(session: Session, loss: float) -> NoReturn:
     """The weights of the step just done give no finite loss: no checkpoint of them is written; raise N811."""
-    session.run.set_state("failed")
+    if session.leads:
+        session.run.set_state("failed")
     broken = [name for name, weight in session.model.named_parameters() if not weight.isfinite().all()]
     fail(
         "N811",
@@ -57,15 +59,20 @@ def _advice(session: Session) -> str:
     return f"{clip}lower the learning rate or lengthen warmup_steps, and train a new run"
 
 
-def _keep(session: Session, error: NonFiniteStep, randomness: RandomState) -> Path:
+def _keep(session: Session, error: NonFiniteStep, randomness: tuple[RandomState, ...]) -> Path:
     folder = session.run.path / "nonfinite"
-    if folder.exists():
+    if session.leads and folder.exists():
         remove_tree(folder)
-    save(folder, session.model, session.optimizer, session.state(randomness))
+    save(folder, session.parallel, session.optimizer, session.state(randomness))
+    if not session.leads:
+        return folder
     indices = range(session.cursor, session.cursor + session.train.gradient_accumulation)
+    losses = [_said(loss) for loss in error.losses]
+    if session.parallel.data_size > 1:  # a process's losses are those of its share, not of whole batches
+        losses = [None] * len(indices)
     batches = [
-        {"index": index, "loss": _said(loss), "token_offsets": session.data.training.starts(index).tolist()}
-        for index, loss in zip(indices, error.losses, strict=True)
+        {"index": index, "loss": loss, "token_offsets": session.data.training.starts(index).tolist()}
+        for index, loss in zip(indices, losses, strict=True)
     ]
     value = {
         "step": session.step + 1,

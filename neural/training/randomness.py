@@ -8,6 +8,8 @@ from typing import Any, Self
 
 import torch
 
+from neural.training.distributed.world import World
+
 
 @dataclass(frozen=True, slots=True)
 class RandomState:
@@ -25,6 +27,12 @@ class RandomState:
         torch.set_rng_state(self.cpu)
         if self.cuda is not None and device.type == "cuda":
             torch.cuda.set_rng_state(self.cuda, device)
+
+    def gathered(self, world: World) -> tuple[Self, ...]:
+        """Of all processes, in the order of ranks; all call it."""
+        cpu = world.gather(self.cpu)
+        cuda = [None] * world.size if self.cuda is None else world.gather(self.cuda)
+        return tuple(type(self)(*states) for states in zip(cpu, cuda, strict=True))
 
     def to_json(self) -> dict[str, str | None]:
         return {"cpu": _encode(self.cpu), "cuda": None if self.cuda is None else _encode(self.cuda)}

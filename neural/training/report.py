@@ -41,6 +41,22 @@ class Report(Protocol):
     def say(self, text: str) -> None: ...
 
 
+class Silence:
+    """For processes that do not lead."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def stepped(self, standing: Standing, *, due: bool) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+
 class PlainReport:
     """Lines, for pipes and logs."""
 

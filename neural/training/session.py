@@ -6,21 +6,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import nn
 
 from neural.data.loader import prefetch
 from neural.diagnostics.diagnostic import fail
 from neural.graph.settings import Train
-from neural.training.checkpoint import TrainingState
+from neural.training.checkpoint import Checkpoint, TrainingState
 from neural.training.data import TrainingData
+from neural.training.distributed.parallel import Parallel
+from neural.training.distributed.strategy import Strategy, chosen_strategy, distribute
+from neural.training.distributed.world import ALONE, World
 from neural.training.evaluate import Evaluation, evaluate
 from neural.training.optimizers import make_optimizer
 from neural.training.pretrained import load_pretrained
 from neural.training.randomness import RandomState
 from neural.training.run import Run
 from neural.training.schedules import Schedule, make_schedule
+from neural.training.spikes import Spikes
 from neural.training.step import Batch, StepResult, optimizer_step
+from neural.training.weights import load_weights, weights
 
 
 @dataclass(slots=True)
@@ -30,7 +36,7 @@ class Session:
     run: Run
     device: torch.device
     data: TrainingData
-    model: nn.Module
+    parallel: Parallel
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     resumed: int | None  # step of the checkpoint that it went on from
@@ -39,10 +45,25 @@ class Session:
     best_loss: float | None = None
     loss_sum: float = 0.0  # of the steps since the last line of metrics
     loss_count: int = 0
+    spikes: Spikes = field(default_factory=Spikes)
+    per_step: int = field(init=False)  # forward passes in a step, of this process
     batches: Iterator[Batch] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.batches = (to_device(batch, self.device) for batch in prefetch(self.data.training, self.cursor))
+        share = self.data.training.share(
+            self.parallel.data_rank, self.parallel.data_size, self.train.gradient_accumulation
+        )
+        self.per_step = share.per_step
+        coming = prefetch(share, self.step * share.per_step)
+        self.batches = (to_device(batch, self.device) for batch in coming)
+
+    @property
+    def model(self) -> nn.Module:
+        return self.parallel.model
+
+    @property
+    def leads(self) -> bool:
+        return self.parallel.world.leads
 
     @property
     def train(self) -> Train:
@@ -50,15 +71,36 @@ class Session:
 
     def advance(self) -> StepResult:
         """One optimizer step. NonFiniteStep leaves everything but the random generators as before it."""
-        batches = list(islice(self.batches, self.train.gradient_accumulation))
+        batches = list(islice(self.batches, self.per_step))
         result = optimizer_step(
-            self.model, self.optimizer, batches, rate=self.schedule(self.step), clip=self.train.gradient_clip
+            self.parallel,
+            self.optimizer,
+            batches,
+            rate=self.schedule(self.step),
+            clip=self.train.gradient_clip,
+            is_spike=self.spikes.sees,
+            skip_spikes=self.train.skip_spikes,
         )
         self.step += 1
-        self.cursor += len(batches)
+        self.cursor += self.train.gradient_accumulation
         self.loss_sum += result.loss
         self.loss_count += 1
         return result
+
+    def all_randomness(self, own: RandomState) -> tuple[RandomState, ...]:
+        """The generators' states, one a share of the data. All processes call it with their own."""
+        return own.gathered(self.parallel.world)[: self.parallel.data_size]
+
+    def whole_model(self) -> nn.Module | None:
+        """The model as one process has it, for the leader; None for the others. All of them call it."""
+        if not self.parallel.in_parts:
+            return self.model if self.leads else None
+        gathered = self.parallel.gathered(weights(self.model))
+        if not self.leads:
+            return None
+        model = self.run.new_model().to(self.device)
+        load_weights(model, gathered)
+        return model
 
     def take_mean_loss(self) -> float:
         """Mean training loss since the last time it was taken."""
@@ -69,47 +111,78 @@ class Session:
     def evaluate(self) -> Evaluation:
         """On the text that is held out, the same sequences every time."""
         batches = (to_device(batch, self.device) for batch in self.data.evaluation(self.train.eval_batches))
-        return evaluate(self.model, batches, self.run.tokenizer.byte_lengths)
+        return evaluate(self.parallel, batches, self.run.tokenizer.byte_lengths)
 
-    def state(self, randomness: RandomState, validation_loss: float | None = None) -> TrainingState:
+    def state(self, randomness: tuple[RandomState, ...], validation_loss: float | None = None) -> TrainingState:
         return TrainingState(
             step=self.step,
             cursor=self.cursor,
-            randomness=randomness,
+            randomness=randomness[0],
+            others=randomness[1:],
             tokenizer_hash=self.run.record.tokenizer_hash,
             validation_loss=validation_loss,
             best_loss=self.best_loss,
             loss_sum=self.loss_sum,
             loss_count=self.loss_count,
+            spikes=self.spikes,
         )
 
 
-def start(run: Run, device: torch.device) -> Session:
-    """Build a run's model, optimizer and data, and bring them to its latest whole checkpoint if there is one.
+def start(run: Run, device: torch.device, world: World = ALONE, strategy: Strategy | None = None) -> Session:
+    """Build model, optimizer and data, and go on from the latest whole checkpoint if there is one.
 
-    Also removes what a crash left half-written: only for the holder of the run's lock.
-    NeuralError: N853, N854 (tokenizer, data), N856 (all checkpoints damaged), N858.
+    Of several processes all call it, and all get the checkpoint that the leader finds.
+    NeuralError: N836 and N839 (the work does not divide), N853 to N856 and N858 (data or checkpoint of another run, or
+    damaged), and those of the weights that the program names.
     """
     data = run.data
-    checkpoint = run.checkpoints.latest(run.warn)
-    run.checkpoints.clean(checkpoint.state.step if checkpoint else None)
+    checkpoint = _latest(run, world)
+    if world.leads:
+        run.checkpoints.clean(checkpoint.state.step if checkpoint else None)
     torch.manual_seed(run.record.seed)
     model = run.new_model().to(device)
     settings = run.program.settings
-    optimizer = make_optimizer(settings.optimizer, model)
-    schedule = make_schedule(settings.lr_schedule, settings.optimizer.arguments["learning_rate"], data.total_steps)
-    counters = {}
     if checkpoint is None:
         load_pretrained(model, run.program)
     else:
         run.require_own(checkpoint)
         checkpoint.load_model(model)
-        checkpoint.load_optimizer(model, optimizer)
+    parallel = distribute(run.program, model.train(), world, strategy or chosen_strategy(run.program, device))
+    optimizer = make_optimizer(settings.optimizer, parallel.model)
+    schedule = make_schedule(settings.lr_schedule, settings.optimizer.arguments["learning_rate"], data.total_steps)
+    counters = {}
+    if checkpoint is None:
+        _seed(run, parallel, 0)
+    else:
+        checkpoint.load_optimizer(parallel, optimizer)
         state = checkpoint.state
-        state.randomness.restore(device)
-        counters = {name: getattr(state, name) for name in ("step", "cursor", "best_loss", "loss_sum", "loss_count")}
+        _restore(run, parallel, state, device)
+        names = ("step", "cursor", "best_loss", "loss_sum", "loss_count", "spikes")
+        counters = {name: getattr(state, name) for name in names}
     resumed = checkpoint.state.step if checkpoint else None
-    return Session(run, device, data, model.train(), optimizer, schedule, resumed, **counters)
+    return Session(run, device, data, parallel, optimizer, schedule, resumed, **counters)
+
+
+def _latest(run: Run, world: World) -> Checkpoint | None:
+    found = run.checkpoints.latest(run.warn) if world.leads else None
+    name = world.leaders(found.path.name if found else "")
+    return found if world.leads or not name else Checkpoint.open(run.checkpoints.folder / name)
+
+
+def _seed(run: Run, parallel: Parallel, step: int) -> None:
+    """Another stream of random numbers for each share of the data; the first goes on as a process alone would."""
+    if parallel.data_rank:
+        drawn = np.random.SeedSequence([run.record.seed, step, parallel.data_rank]).generate_state(1, np.uint64)
+        torch.manual_seed(int(drawn[0] >> np.uint64(1)))
+
+
+def _restore(run: Run, parallel: Parallel, state: TrainingState, device: torch.device) -> None:
+    """The generators' states, one a share of the data; new ones for the others where there were fewer or more."""
+    states = (state.randomness, *state.others)
+    if parallel.data_rank == 0 or len(states) == parallel.data_size:
+        states[parallel.data_rank].restore(device)
+    else:
+        _seed(run, parallel, state.step)
 
 
 def to_device(batch: tuple, device: torch.device) -> Batch:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from neural.training.distributed.parallel import Parallel
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, int64 (B, T)
 
@@ -18,6 +20,8 @@ class StepResult:
 
     loss: float
     gradient_norm: float
+    spike: bool = False  # far above the steps before it
+    applied: bool = True
 
 
 class NonFiniteStep(Exception):
@@ -35,35 +39,47 @@ def language_model_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
     return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
 
 
-def accumulate_gradients(model: nn.Module, batches: Sequence[Batch]) -> torch.Tensor:
+def accumulate_gradients(parallel: Parallel, batches: Sequence[Batch]) -> torch.Tensor:
     """Add to `.grad` the gradient of the mean loss over all batches, which are of one size. Losses (len(batches),)."""
     losses = []
-    for batch in batches:
-        loss = language_model_loss(model, batch)
-        (loss / len(batches)).backward()
+    for i, batch in enumerate(batches, 1):
+        with parallel.talking(i == len(batches)):
+            loss = language_model_loss(parallel.forward, batch)
+            (loss / len(batches)).backward()
         losses.append(loss.detach())
     return torch.stack(losses)
 
 
 def optimizer_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], *, rate: float, clip: float | None
+    parallel: Parallel,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    *,
+    rate: float,
+    clip: float | None,
+    is_spike: Callable[[float, float], bool] = lambda _loss, _norm: False,
+    skip_spikes: bool = False,
 ) -> StepResult:
-    """One step at learning rate `rate` over `batches`, the gradient's norm clipped to `clip`.
+    """One step at learning rate `rate` over this process's `batches`, the gradient's norm clipped to `clip`.
 
+    `is_spike(loss, gradient_norm)` is asked before the step is applied; with `skip_spikes` it then is not.
     NonFiniteStep, with weights and moments untouched, if the loss or the norm is infinite or not a number.
     Clipping: Pascanu et al. 2013.
     """
     optimizer.zero_grad(set_to_none=True)
-    losses = accumulate_gradients(model, batches)
-    parameters = list(model.parameters())
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    losses = accumulate_gradients(parallel, batches)
+    norm = parallel.norm()
     if clip is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
-    loss, gradient_norm = torch.stack([losses.mean(), norm]).tolist()  # the step's one wait for the device
+        parallel.clip(clip, norm)
+    loss, gradient_norm = torch.stack(
+        [parallel.mean(losses.mean()), norm]
+    ).tolist()  # the step's one wait for the device
     result = StepResult(loss, gradient_norm)
     if not (torch.tensor([loss, gradient_norm]).isfinite().all()):
         raise NonFiniteStep(result, losses.tolist())
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    return result
+    spike = is_spike(loss, gradient_norm)
+    if not (spike and skip_spikes):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+    return replace(result, spike=spike, applied=not (spike and skip_spikes))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from neural.data.loader import MANY, Batches, evaluation_batches, prefetch, split
 from neural.data.permutation import KEYS, permuted
+from neural.diagnostics.diagnostic import NeuralError
 
 untimed = settings(deadline=None)  # other work on the machine is no failure
 
@@ -230,3 +231,21 @@ def test_prefetching_passes_errors_on() -> None:
         next(coming)
     with pytest.raises(StopIteration):
         next(coming)
+
+
+@pytest.mark.parametrize(("size", "accumulation"), [(1, 1), (2, 1), (3, 2), (4, 2), (6, 1), (12, 2)])
+def test_shares_are_the_steps_sequences_in_their_order(size: int, accumulation: int) -> None:
+    batches = Batches(Store(400), 0, 400, context=5, batch_size=6, seed=3)
+    shares = [batches.share(rank, size, accumulation) for rank in range(size)]
+    per_step = shares[0].per_step
+    for step in range(20):  # over the end of an epoch
+        whole = np.concatenate([batches.batch(step * accumulation + i)[0] for i in range(accumulation)])
+        parts = [share.batch(step * per_step + i)[0] for share in shares for i in range(per_step)]
+        assert {len(part) for part in parts} == {6 * accumulation // size // per_step} and len(parts[0]) <= 6
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_a_step_that_does_not_divide_is_refused() -> None:
+    batches = Batches(Store(400), 0, 400, context=5, batch_size=6, seed=3)
+    with pytest.raises(NeuralError, match="N836: the 12 sequences of a step do not divide among 5 processes"):
+        batches.share(0, 5, 2)

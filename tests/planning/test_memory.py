@@ -17,6 +17,7 @@ from neural.layers.activation import ACTIVATIONS
 from neural.layers.layer import Composite
 from neural.planning.plan import plan
 from neural.planning.saved import KEPT_BY_ACTIVATION, saved
+from neural.training.distributed.parallel import Parallel
 from neural.training.optimizers import make_optimizer
 from neural.training.step import accumulate_gradients
 from tests.planning.programs import (
@@ -110,7 +111,7 @@ def test_the_total_is_the_peak_of_a_training_step(name: str, vocabulary: int) ->
     module = module_of(program)
     batches = [(batch_of(program, 8), batch_of(program, 8)) for _ in range(2)]
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        accumulate_gradients(module, batches)
+        accumulate_gradients(Parallel(module), batches)
     held = peak = 0
     for event in profiled.profiler.kineto_results.events():
         if event.name() == "[memory]":

@@ -12,6 +12,7 @@ from torch import nn
 from neural.diagnostics.diagnostic import Diagnostic, NeuralError, Severity
 from neural.training.checkpoint import FILES, MARK, Checkpoint, TrainingState, save
 from neural.training.checkpoint_manager import CheckpointManager
+from neural.training.distributed.parallel import Parallel
 from neural.training.optimizers import make_optimizer
 from neural.training.randomness import RandomState
 from neural.training.run import Run
@@ -30,13 +31,14 @@ def run(make_run) -> Run:
 
 
 @pytest.fixture
-def trained(run: Run) -> tuple[nn.Module, torch.optim.Optimizer]:
+def trained(run: Run) -> tuple[Parallel, torch.optim.Optimizer]:
     torch.manual_seed(3)
     model = run.new_model()
     optimizer = make_optimizer(run.program.settings.optimizer, model)
     ids = torch.randint(20, (4, 9))
-    optimizer_step(model, optimizer, [(ids[:, :-1], ids[:, 1:])], rate=0.1, clip=1.0)
-    return model, optimizer
+    parallel = Parallel(model)
+    optimizer_step(parallel, optimizer, [(ids[:, :-1], ids[:, 1:])], rate=0.1, clip=1.0)
+    return parallel, optimizer
 
 
 def save_all(run: Run, trained: tuple, steps: range | tuple[int, ...], keep: int = 9) -> None:
@@ -49,15 +51,15 @@ def code(error: pytest.ExceptionInfo[NeuralError]) -> str:
 
 
 def test_what_is_saved_comes_back_bit_for_bit(run: Run, trained: tuple, tmp_path: Path) -> None:
-    model, optimizer = trained
+    parallel, optimizer = trained
     before = state(17, loss=2.5)
     expected = torch.rand(3)  # what the generator gives after the state that was saved
-    checkpoint = Checkpoint.open(save(tmp_path / "checkpoints", model, optimizer, before))
+    checkpoint = Checkpoint.open(save(tmp_path / "checkpoints", parallel, optimizer, before))
     again = run.new_model()
     fresh = make_optimizer(run.program.settings.optimizer, again)
     checkpoint.load_model(again)
-    checkpoint.load_optimizer(again, fresh)
-    for (name, mine), (_, theirs) in zip(model.named_parameters(), again.named_parameters(), strict=True):
+    checkpoint.load_optimizer(Parallel(again), fresh)
+    for (name, mine), (_, theirs) in zip(parallel.model.named_parameters(), again.named_parameters(), strict=True):
         assert torch.equal(mine, theirs), name
         assert optimizer.state[mine].keys() == fresh.state[theirs].keys()
         for moment, value in optimizer.state[mine].items():
@@ -85,8 +87,8 @@ def test_an_optimizer_without_moments_is_saved_too(run: Run, tmp_path: Path, kin
 
     model = run.new_model()
     optimizer = make_optimizer(Choice(kind, arguments), model)
-    checkpoint = Checkpoint.open(save(tmp_path, model, optimizer, state(1)))
-    checkpoint.load_optimizer(model, optimizer)
+    checkpoint = Checkpoint.open(save(tmp_path, Parallel(model), optimizer, state(1)))
+    checkpoint.load_optimizer(Parallel(model), optimizer)
 
 
 def cut(path: Path) -> None:
@@ -212,10 +214,10 @@ def test_another_models_names_the_first_weight_that_does_not_fit(
 def test_a_weight_too_many_or_too_few_is_named(
     run: Run, trained: tuple, tmp_path: Path, extra: str, lacking: bool
 ) -> None:
-    model, optimizer = trained
+    parallel, optimizer = trained
     other = run.new_model()
-    (other if lacking else model).register_parameter(extra, nn.Parameter(torch.zeros(3)))
-    checkpoint = Checkpoint.open(save(tmp_path / "elsewhere", model, optimizer, state(1)))
+    (other if lacking else parallel.model).register_parameter(extra, nn.Parameter(torch.zeros(3)))
+    checkpoint = Checkpoint.open(save(tmp_path / "elsewhere", parallel, optimizer, state(1)))
     with pytest.raises(NeuralError) as refused:
         checkpoint.load_model(other)
     assert code(refused) == "N858" and f"`{extra}`" in str(refused.value) and "(3,)" in str(refused.value)

@@ -112,6 +112,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(make_run) -> None:
 
     # The same again, from what was kept: the weights before the step, the dice, and the sequences.
     from neural.training.checkpoint import Checkpoint
+    from neural.training.distributed.parallel import Parallel
     from neural.training.step import accumulate_gradients
 
     checkpoint = Checkpoint.open(run.path / "nonfinite" / said["checkpoint"])
@@ -123,7 +124,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(make_run) -> None:
     for batch in said["batches"]:
         ids = torch.stack([torch.from_numpy(store[at : at + 9].astype("int64")) for at in batch["token_offsets"]])
         batches.append((ids[:, :-1], ids[:, 1:]))
-    again = accumulate_gradients(model.train(), batches).tolist()
+    again = accumulate_gradients(Parallel(model.train()), batches).tolist()
     assert [str(loss) for loss in again] == [str(float(batch["loss"])) for batch in said["batches"]]
 
 

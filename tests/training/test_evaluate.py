@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from neural.training.distributed.parallel import Parallel
 from neural.training.evaluate import Evaluation, evaluate
 
 
@@ -28,7 +29,7 @@ def test_against_numpy_over_batches_of_different_sizes() -> None:
     ids = [rng.integers(0, 11, (rows, 7)) for rows in (3, 3, 1)]
     batches = [(torch.from_numpy(i[:, :-1]), torch.from_numpy(i[:, 1:])) for i in ids]
     model = Fixed(table).train()
-    found = evaluate(model, batches, lengths)
+    found = evaluate(Parallel(model), batches, lengths)
 
     inputs = np.concatenate([i[:, :-1].ravel() for i in ids])
     targets = np.concatenate([i[:, 1:].ravel() for i in ids])
@@ -44,7 +45,7 @@ def test_against_numpy_over_batches_of_different_sizes() -> None:
 
 def test_a_model_that_knows_nothing_needs_log2_of_the_vocabulary_a_byte() -> None:
     batch = (torch.zeros(2, 5, dtype=torch.int64), torch.ones(2, 5, dtype=torch.int64))
-    found = evaluate(Fixed(np.zeros((256, 256))), [batch], np.ones(256, np.int32))
+    found = evaluate(Parallel(Fixed(np.zeros((256, 256)))), [batch], np.ones(256, np.int32))
     assert found.bits_per_byte == pytest.approx(8.0)
     assert found.perplexity == pytest.approx(256.0)
 
@@ -62,7 +63,7 @@ def test_the_program_asks_for_the_accuracy(metrics: tuple[str, ...], names: set[
 
 def test_tokens_of_no_bytes_have_no_bits_per_byte() -> None:
     batch = (torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, 2, dtype=torch.int64))
-    assert evaluate(Fixed(np.zeros((2, 2))), [batch], np.zeros(2, np.int32)).bits_per_byte is None
+    assert evaluate(Parallel(Fixed(np.zeros((2, 2)))), [batch], np.zeros(2, np.int32)).bits_per_byte is None
 
 
 def test_a_huge_loss_has_a_perplexity() -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,12 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + line + b"\n")
     with pytest.raises(NeuralError, match="N855: line 2 of"):
         read_metrics(tmp_path / "metrics.jsonl")
+
+
+def test_tensorflow_is_not_loaded_for_events(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from neural.training.metrics import MetricsLog\n"
+        "with MetricsLog(Path(), None) as log: log.write('train', 1, {'loss': 2.0})\n"
+        "assert 'tensorflow' not in sys.modules and list(Path('tensorboard').iterdir())"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)

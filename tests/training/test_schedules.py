@@ -54,9 +54,47 @@ def test_the_cosine_is_torchs(shape: tuple[float, float, int, int]) -> None:
         (Choice("CosineDecay", {"warmup_steps": 1, "min_learning_rate": 0.2}), [0.5, 1.0, 0.8, 0.4, 0.2, 0.2]),
         (Choice("CosineDecay", {"decay_steps": 2}), [1.0, 0.5, 0.0, 0.0, 0.0, 0.0]),
         (Choice("CosineDecay", {"warmup_steps": 9}), [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]),
+        (Choice("LinearDecay", {"warmup_steps": 1, "min_learning_rate": 0.1}), [0.5, 1.0, 0.7, 0.4, 0.1, 0.1]),
+        (Choice("LinearDecay", {"decay_steps": 2}), [1.0, 0.5, 0.0, 0.0, 0.0, 0.0]),
+        (Choice("InverseSquareRoot", {"warmup_steps": 1}), [0.5, 1.0, 2**-0.5, 3**-0.5, 0.5, 5**-0.5]),
+        (Choice("StepDecay", {"decay_steps": 2, "decay_rate": 0.5, "warmup_steps": 1}), [0.5, 1, 1, 0.5, 0.5, 0.25]),
+        (Choice("ExponentialDecay", {"decay_steps": 2, "decay_rate": 0.25}), [1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125]),
+        (Choice("WarmupStableDecay", {"warmup_steps": 1, "decay_steps": 2}), [0.5, 1.0, 1.0, 0.5, 0.0, 0.0]),
+        (Choice("WarmupStableDecay", {"min_learning_rate": 0.2}), [1.0, 1.0, 1.0, 1.0, 0.2, 0.2]),
     ],
-    ids=["none", "constant", "cosine", "decay_steps", "warm-up longer than the training"],
+    ids=[
+        *("none", "constant", "cosine", "decay_steps", "warm-up longer than the training"),
+        *("linear", "linear to a step", "inverse root", "stairs", "exponential", "stable", "a fifth"),
+    ],
 )
 def test_the_schedule_that_a_program_names(choice: Choice | None, expected: list[float]) -> None:
     rate = make_schedule(choice, learning_rate=1.0, total_steps=5)
     assert [rate(step) for step in range(6)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("choice", "reference"),
+    [
+        (
+            Choice("LinearDecay", {"min_learning_rate": 0.01}),
+            lambda o: torch.optim.lr_scheduler.LinearLR(o, start_factor=1.0, end_factor=0.1, total_iters=49),
+        ),
+        (
+            Choice("StepDecay", {"decay_steps": 7, "decay_rate": 0.3}),
+            lambda o: torch.optim.lr_scheduler.StepLR(o, step_size=7, gamma=0.3),
+        ),
+        (
+            Choice("ExponentialDecay", {"decay_steps": 1, "decay_rate": 0.9}),
+            lambda o: torch.optim.lr_scheduler.ExponentialLR(o, gamma=0.9),
+        ),
+    ],
+    ids=["linear", "stairs", "exponential"],
+)
+def test_they_are_torchs(choice: Choice, reference) -> None:
+    rate = make_schedule(choice, learning_rate=0.1, total_steps=50)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    scheduler = reference(optimizer)
+    for step in range(50):
+        assert rate(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        scheduler.step()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from neural.training.distributed.parallel import Parallel
 from neural.training.step import NonFiniteStep, accumulate_gradients, language_model_loss, optimizer_step
 
 
@@ -23,7 +24,7 @@ def sequences(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 def gradients(model: nn.Module, batches: list) -> dict[str, torch.Tensor]:
     model.zero_grad(set_to_none=True)
-    accumulate_gradients(model, batches)
+    accumulate_gradients(Parallel(model), batches)
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
@@ -51,7 +52,7 @@ def test_the_gradient_is_clipped_to_its_norm(model: nn.Module, clip: float | Non
     norm = math.sqrt(sum(g.double().square().sum().item() for g in expected.values()))
     scale = 1.0 if clip is None else min(1.0, clip / norm)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    result = optimizer_step(model, torch.optim.SGD(model.parameters(), lr=9.0), batches, rate=0.5, clip=clip)
+    result = optimizer_step(Parallel(model), torch.optim.SGD(model.parameters(), lr=9.0), batches, rate=0.5, clip=clip)
     assert result.gradient_norm == pytest.approx(norm, rel=1e-5)
     for name, p in model.named_parameters():
         torch.testing.assert_close(p.detach(), before[name] - 0.5 * scale * expected[name], rtol=1e-4, atol=1e-7)
@@ -60,14 +61,14 @@ def test_the_gradient_is_clipped_to_its_norm(model: nn.Module, clip: float | Non
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_a_step_that_is_not_finite_is_not_applied(model: nn.Module, poison: float) -> None:
     optimizer = torch.optim.AdamW(model.parameters())
-    optimizer_step(model, optimizer, [sequences(2)], rate=1e-3, clip=1.0)
+    optimizer_step(Parallel(model), optimizer, [sequences(2)], rate=1e-3, clip=1.0)
     with torch.no_grad():
         next(model.parameters())[0, 0] = poison
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     moments = {name: optimizer.state[p]["exp_avg"].clone() for name, p in model.named_parameters()}
     batch = (torch.zeros(1, 8, dtype=torch.int64), torch.zeros(1, 8, dtype=torch.int64))
     with pytest.raises(NonFiniteStep) as stopped:
-        optimizer_step(model, optimizer, [sequences(1), batch], rate=1e-3, clip=1.0)
+        optimizer_step(Parallel(model), optimizer, [sequences(1), batch], rate=1e-3, clip=1.0)
     assert not math.isfinite(stopped.value.result.loss) and len(stopped.value.losses) == 2
     for name, p in model.named_parameters():
         torch.testing.assert_close(p.detach(), before[name], rtol=0, atol=0, equal_nan=True)
@@ -88,6 +89,6 @@ class Steep(nn.Module):
 def test_a_gradient_that_is_not_finite_stops_under_a_finite_loss() -> None:
     model = Steep()
     with pytest.raises(NonFiniteStep) as stopped:
-        optimizer_step(model, torch.optim.SGD(model.parameters(), lr=1.0), [sequences(2)], rate=1.0, clip=1.0)
+        optimizer_step(Parallel(model), torch.optim.SGD(model.parameters(), lr=1.0), [sequences(2)], rate=1.0, clip=1.0)
     assert math.isfinite(stopped.value.result.loss) and not math.isfinite(stopped.value.result.gradient_norm)
     assert not model.weight.any()

@@ -1,0 +1,127 @@
+"""Start the processes of one training on this machine, and end all when one fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import IO
+
+import torch
+from torch.distributed import TCPStore
+
+from neural.diagnostics.diagnostic import fail
+from neural.training.distributed.world import launched
+
+LOST = 75  # the exit code of a worker that only says that another one is gone (EX_TEMPFAIL)
+PEERS = 3.0  # seconds in which the others may end by themselves after one has failed
+POLL = 0.05
+SHOWN_LINES = 12
+LAUNCHED = "NEURAL_WORKER"  # in the environment of a worker that `launch` started
+
+
+def require_devices(count: int | None, device: torch.device) -> None:
+    """NeuralError N837 unless `count` processes can each have a device. On a CPU they share the cores."""
+    if count is None:
+        return
+    if launched():
+        title = "--devices starts the processes itself, and another launcher has started this one already"
+        fail("N837", title, hint="leave --devices out: torchrun's --nproc-per-node says how many there are")
+    if count < 1:
+        fail("N837", f"--devices {count} is not a number of devices", hint="give 1 or more")
+    there = torch.cuda.device_count() if device.type == "cuda" else count
+    if count > there:
+        fail(
+            "N837",
+            f"--devices {count} asks for more than the {there} GPU{'s' * (there != 1)} that torch can use here",
+            hint=f"use --devices {there}, or more machines under torchrun",
+        )
+
+
+def launch(arguments: Sequence[str], count: int) -> int:
+    """Run `neural ARGUMENTS` in `count` processes; the exit code, 0 if all ended well.
+
+    The leader's output goes where ours goes. Ctrl-C and SIGTERM are passed on, and the workers end if we do.
+    NeuralError N841 if a worker dies.
+    """
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # holds the port, so nobody else takes it
+    environment = {
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count)),
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # no worker opens the port again
+        "WORLD_SIZE": str(count),
+        LAUNCHED: "1",
+    }
+    command = [sys.executable, "-m", "neural", *arguments]
+    with tempfile.TemporaryFile() as quiet:
+        workers = [_start(command, environment, rank, quiet) for rank in range(count)]
+        handlers = {number: signal.signal(number, _pass_on(workers)) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            failed = _wait(workers)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+        return _outcome(workers, quiet) if failed else 0
+
+
+def _start(command: list[str], environment: dict[str, str], rank: int, quiet: IO[bytes]) -> subprocess.Popen:
+    """Its standard input is a pipe that closes when we die. What followers say is kept for the one that fails."""
+    out = None if rank == 0 else quiet
+    environment = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True
+    )
+
+
+def _pass_on(workers: list[subprocess.Popen]):
+    def handler(number: int, _frame: object) -> None:
+        for worker in workers:
+            if worker.poll() is None:
+                worker.send_signal(number)
+
+    return handler
+
+
+def _wait(workers: list[subprocess.Popen]) -> bool:
+    """Whether one failed. The others have a moment then to say what they have to."""
+    while True:
+        codes = [worker.poll() for worker in workers]
+        if any(codes):
+            break
+        if None not in codes:
+            return False
+        time.sleep(POLL)
+    end = time.monotonic() + PEERS
+    while time.monotonic() < end and None in [worker.poll() for worker in workers]:
+        time.sleep(POLL)
+    for worker in workers:  # before they are ended by us: which ended by themselves
+        worker.ended_by_itself = worker.poll() is not None
+    return True
+
+
+def _outcome(workers: list[subprocess.Popen], quiet: IO[bytes]) -> int:
+    """The code of a mistake that the leader has told, else N841 about the worker that failed first."""
+    if not (workers[0].ended_by_itself and workers[0].returncode == 2):
+        own = [(rank, worker.returncode) for rank, worker in enumerate(workers) if worker.ended_by_itself]
+        causes = [(rank, code) for rank, code in own if code not in (0, LOST)]
+        rank, code = (causes or own)[0]
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        quiet.seek(0)
+        said = quiet.read().decode(errors="replace").splitlines()[-SHOWN_LINES:] if rank else []
+        fail(
+            "N841",
+            f"worker {rank} of {len(workers)} {how}; the others were ended too",
+            notes=tuple(line for line in said if line.strip()),
+            hint="checkpoints are whole: go on with `neural train --resume`",
+        )
+    return 2

@@ -1,0 +1,105 @@
+"""A step that stopped a training, once more: which batch, which layer, which weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from neural.diagnostics.diagnostic import fail
+from neural.training.checkpoint import Checkpoint
+from neural.training.run import Run
+from neural.training.session import choose_device, to_device
+from neural.training.step import Batch, language_model_loss
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedBatch:
+    """One forward and backward pass of the step."""
+
+    index: int  # in the training data
+    loss: float
+    not_finite: str | None  # the first layer whose output is not finite
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What a step gave the second time."""
+
+    step: int
+    batches: tuple[ReplayedBatch, ...]
+    loss: float
+    gradient_norm: float
+    reproduced: bool  # loss and norm are those that stopped the training, to the bit (all NaN being one)
+    weights_not_finite: tuple[str, ...]
+    gradients_not_finite: tuple[str, ...]
+
+
+def replay_step(run: Run, device: str = "auto") -> Replay:
+    """Do the step that stopped a training again, from its weights, batches and generators; it is not applied.
+
+    NeuralError: N808, N833 (the run keeps no such step), N853, N854, N855, N856, N858.
+    """
+    folder = run.path / "nonfinite"
+    said = _read(folder)
+    where = choose_device(device)
+    checkpoint = Checkpoint.open(folder / said["checkpoint"])
+    run.require_own(checkpoint)
+    model = run.new_model().to(where)
+    checkpoint.load_model(model)
+    indices = [batch["index"] for batch in said["batches"]]
+    batches = [to_device(run.data.training.batch(index), where) for index in indices]
+    checkpoint.state.randomness.restore(where)
+    passes = [_pass(model.train(), batch, len(batches)) for batch in batches]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]).item()
+    loss = torch.stack([loss for loss, _ in passes]).mean().item()
+    named = list(model.named_parameters())
+    return Replay(
+        said["step"],
+        tuple(ReplayedBatch(index, loss.item(), layer) for index, (loss, layer) in zip(indices, passes, strict=True)),
+        loss,
+        norm,
+        _same(loss, said["loss"]) and _same(norm, said["gradient_norm"]),
+        tuple(name for name, p in named if not p.isfinite().all()),
+        tuple(name for name, p in named if p.grad is not None and not p.grad.isfinite().all()),
+    )
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    file = folder / "batch.json"
+    if not file.is_file():
+        what = f"{folder.parent} keeps no step to replay: none of its losses or gradients was other than finite"
+        fail("N833", what, hint="`neural runs` shows as `failed` what was stopped by one")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        fail("N855", f"{file} does not read: {error}", hint="the file was changed or damaged")
+
+
+def _pass(model: nn.Module, batch: Batch, count: int) -> tuple[torch.Tensor, str | None]:
+    """Loss of a batch, its gradient added, and the first layer whose output is not finite."""
+    found: list[str] = []
+
+    def look(name: str):
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, torch.Tensor) and not found and not output.isfinite().all():
+                found.append(name)
+
+        return hook
+
+    hooks = [module.register_forward_hook(look(name)) for name, module in model.named_modules() if name]
+    loss = language_model_loss(model, batch)
+    for hook in hooks:
+        hook.remove()
+    (loss / count).backward()
+    return loss.detach(), found[0] if found else None
+
+
+def _same(value: float, said: float | str) -> bool:
+    """`said` is a number, or how `str` writes one that JSON cannot."""
+    return value == said if math.isfinite(value) else str(value) == said

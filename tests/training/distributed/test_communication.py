@@ -1,0 +1,70 @@
+"""Gradients are exchanged once a step, however many batches it accumulates."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from neural.training.distributed.strategy import Strategy
+from neural.training.distributed.world import joined
+from neural.training.run import Run
+from neural.training.session import start
+from tests.training.distributed.workers import enter
+from tests.training.processes import CONTEXT
+
+HERE = Path(__file__).parent
+
+
+class Counting(TorchDispatchMode):
+    """Of reduce-scatters."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += "reduce_scatter" in str(function)
+        return function(*args, **(kwargs or {}))
+
+
+def exchanges(run: Path, rank: int, port: int, strategy: str) -> None:
+    """Write how many gradients are exchanged in a step: buckets of DDP, reduce-scatters of FSDP."""
+    enter(rank, 2, port)
+    with joined(torch.device("cpu")) as world:
+        session = start(Run.open(run), torch.device("cpu"), world, Strategy(strategy))
+        count = 0
+        if strategy == "ddp":
+
+            def hook(_state, bucket):  # torch refuses annotations that are strings
+                nonlocal count
+                count += 1
+                reduced = torch.distributed.all_reduce(bucket.buffer().div_(2), async_op=True).get_future()
+                return reduced.then(lambda done: done.value()[0])
+
+            session.parallel.forward.register_comm_hook(None, hook)
+            session.advance()
+        else:
+            with Counting() as counted:
+                session.advance()
+            count = counted.count
+        if rank == 0:
+            run.with_name(f"{run.name}.count.json").write_text(json.dumps(count))
+
+
+@pytest.mark.parametrize(("strategy", "groups"), [("ddp", 1), ("fsdp", 3)])  # two blocks and the rest
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_accumulation_exchanges_no_more(make_run, strategy: str, groups: int, accumulation: int) -> None:
+    run = make_run(file=HERE / "gpt.neural", batch_size=2, accumulation=accumulation)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    workers = [CONTEXT.Process(target=exchanges, args=(run.path, rank, port, strategy), daemon=True) for rank in (0, 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=120)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert json.loads(run.path.with_name(f"{run.path.name}.count.json").read_text()) == groups

@@ -1,0 +1,90 @@
+"""Two processes and four give the losses of one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from neural.training.loop import train
+from neural.training.run import Run
+from tests.training.distributed.workers import losses, train_together
+from tests.training.test_loop import assert_same_bits, measured
+
+HERE = Path(__file__).parent
+STRATEGIES = ("ddp", "fsdp", "tp")
+
+
+def assert_same_losses(one: Path, other: Path) -> None:
+    for kind in ("train", "validation"):
+        mine, theirs = losses(one, kind), losses(other, kind)
+        assert mine.keys() == theirs.keys()
+        assert max(abs(mine[step] - theirs[step]) for step in mine) < 1e-5
+
+
+@pytest.mark.parametrize("shape", ["gpt", "llama"])
+def test_two_processes_give_the_losses_of_one(make_run, shape: str) -> None:
+    file = HERE / f"{shape}.neural"
+    alone = make_run("alone", file=file)
+    train(alone, sample=lambda model, _: "")
+    assert len(losses(alone.path)) == 50 and losses(alone.path)[50] < 2.8 < losses(alone.path)[1]
+    for strategy in STRATEGIES:
+        run = make_run(strategy, file=file)
+        assert train_together(run.path, 2, strategy) == {"state": "finished", "step": 50}
+        assert_same_losses(alone.path, run.path)
+        theirs = load_file(run.checkpoints.path(50) / "model.safetensors")
+        for name, weight in load_file(alone.checkpoints.path(50) / "model.safetensors").items():
+            torch.testing.assert_close(theirs[name], weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_saved_by_two_and_resumed_by_one_and_by_four(make_run, strategy: str) -> None:
+    file = HERE / "gpt.neural"
+    alone, two = make_run("alone", file=file, steps=20), make_run("two", file=file, steps=20)
+    train(alone)
+    assert train_together(two.path, 2, strategy, stop_at=9) == {"state": "stopped", "step": 9}
+    four = two.path.with_name("four")
+    shutil.copytree(two.path, four)
+    train(Run.open(two.path))
+    assert train_together(four, 4, strategy) == {"state": "finished", "step": 20}
+    assert_same_losses(alone.path, two.path)
+    assert_same_losses(alone.path, four)
+
+
+def test_stopping_changes_no_bit_of_two_processes_with_dropout(make_run) -> None:
+    file = HERE / "gpt.neural"
+    whole, parts = (make_run(name, file=file, steps=12, dropout=0.2) for name in ("whole", "parts"))
+    train_together(whole.path, 2, "ddp")
+    train_together(parts.path, 2, "ddp", stop_at=7)
+    train_together(parts.path, 2, "ddp")
+    assert_same_bits(whole, parts, 12)
+    assert measured(whole) == measured(parts)
+
+
+def test_the_shares_of_the_data_draw_different_dropout(make_run) -> None:
+    """With the same sequences in both shares and the same dice, two processes would be one."""
+    file = HERE / "gpt.neural"
+    run = make_run(file=file, steps=2, dropout=0.5)
+    train_together(run.path, 2, "ddp")
+    from neural.training.checkpoint import Checkpoint
+
+    state = Checkpoint.open(run.checkpoints.path(2)).state
+    assert len(state.others) == 1 and not torch.equal(state.others[0].cpu, state.randomness.cpu)
+
+
+def test_a_step_that_is_not_finite_stops_all_of_them(make_run) -> None:
+    run = make_run(file=HERE / "gpt.neural", learning_rate=1e30)
+    assert train_together(run.path, 2, "fsdp")["code"] == "N810"
+    assert Run.open(run.path).record.state == "failed" and (run.path / "nonfinite" / "batch.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "strategy", "sets", "code"),
+    [(2, "ddp", {"batch_size": 3, "accumulation": 1}, "N836"), (3, "tp", {"batch_size": 3}, "N839")],
+)
+def test_what_does_not_divide_is_refused(make_run, size: int, strategy: str, sets: dict, code: str) -> None:
+    run = make_run(file=HERE / "gpt.neural", **sets)
+    assert train_together(run.path, size, strategy)["code"] == code

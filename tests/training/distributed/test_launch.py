@@ -1,0 +1,120 @@
+"""`neural train --devices N` as people type it, and under torchrun."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from neural.diagnostics.diagnostic import NeuralError
+from neural.training.distributed.launch import require_devices
+from neural.training.run import Run
+from tests.training.distributed.workers import losses
+
+GPT = Path(__file__).with_name("gpt.neural")
+ROOT = Path(__file__).parents[3]
+
+
+def start(arguments: list[object], folder: Path, *, torchrun: int = 0) -> subprocess.Popen:
+    prefix = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(torchrun)] if torchrun else []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, *prefix, "-m", "neural", *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def until(process: subprocess.Popen, sign: str) -> str:
+    """What it said up to a line with `sign`."""
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if sign in line:
+            return "".join(lines)
+    raise AssertionError("".join(lines))
+
+
+def workers_of(process: subprocess.Popen) -> list[int]:
+    """Their ids, in the order of ranks."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children if b"--resume" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+ENDLESS = ["--set", "steps=100000", "--set", "eval_every=100000"]
+
+
+def test_it_trains_and_goes_on_alone(corpus: Path, tmp_path: Path) -> None:
+    command = ["train", GPT, "--data", corpus, "--out", "run", "--set", "steps=12"]
+    process = start([*command, "--devices", 2, "--parallel", "fsdp", "--stop-at", 5, "--json"], tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "on 2 × cpu, fsdp" in err and err.count("stopped at step 5 of 12") == 1 and out.count('"step": 5') == 1
+    process = start(["train", "--resume", "run"], tmp_path)
+    assert process.wait(timeout=120) == 0 and list(losses(tmp_path / "run")) == list(range(1, 13))
+
+
+def test_a_dead_worker_ends_the_run_with_its_error(corpus: Path, tmp_path: Path) -> None:
+    process = start(["train", GPT, "--data", corpus, "--out", "run", *ENDLESS, "--devices", 2], tmp_path)
+    until(process, "tokens/s")
+    workers = workers_of(process)
+    os.kill(workers[1], signal.SIGKILL)
+    began = time.monotonic()
+    err = process.stderr.read()
+    assert process.wait(timeout=30) == 2 and time.monotonic() - began < 20
+    assert "error[N841]: worker 1 of 2 was ended by SIGKILL" in err and "Traceback" not in err
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def test_ctrl_c_saves_and_the_death_of_the_launcher_too(corpus: Path, tmp_path: Path) -> None:
+    process = start(["train", GPT, "--data", corpus, "--out", "run", *ENDLESS, "--devices", 2], tmp_path)
+    until(process, "tokens/s")
+    process.send_signal(signal.SIGINT)
+    err = process.stderr.read()
+    assert process.wait(timeout=60) == 0 and "(Ctrl-C), saved; go on with" in err, err
+    stopped = Run.open(tmp_path / "run").checkpoints.steps()[-1]
+    process = start(["train", "--resume", "run", "--devices", 2], tmp_path)
+    until(process, "tokens/s")
+    workers = workers_of(process)
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 60
+    while time.monotonic() < end and any(Path(f"/proc/{worker}").exists() for worker in workers):
+        time.sleep(0.1)
+    run = Run.open(tmp_path / "run")
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    assert run.record.state == "stopped" and run.checkpoints.steps()[-1] > stopped
+
+
+def test_under_torchrun(corpus: Path, tmp_path: Path) -> None:
+    process = start(["train", GPT, "--data", corpus, "--set", "steps=6", "--parallel", "tp"], tmp_path, torchrun=2)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert err.count("finished at step 6 of 6") == 1 and len(losses(tmp_path / "runs" / "Gpt-1")) == 6
+
+
+def test_a_mistake_is_told_once(corpus: Path, tmp_path: Path) -> None:
+    process = start(["train", GPT, "--data", corpus, "--devices", 5], tmp_path)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and err.count("error[N836]") == 1 and "N841" not in err
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_devices_are_a_number(count: int) -> None:
+    with pytest.raises(NeuralError, match="N837"):
+        require_devices(count, torch.device("cpu"))
+
+
+def test_as_many_gpus_as_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(NeuralError, match="N837: --devices 8 asks for more than the 1 GPU that"):
+        require_devices(8, torch.device("cuda"))
+    require_devices(1, torch.device("cuda"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(NeuralError, match="N837: --devices starts the processes itself"):
+        require_devices(2, torch.device("cpu"))
