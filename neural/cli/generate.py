@@ -86,7 +86,7 @@ def generate(
       neural generate imported/model.neural --chat --prompt "What is the capital of France?" --temperature 0
     """
     from neural.generation.generate import Generation
-    from neural.generation.sampling import SamplingOptions
+    from neural.generation.options import SamplingOptions
     from neural.training.session import choose_device
     from neural.training.trained import open_trained
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from neural.generation.sampling import SamplingOptions
+from neural.generation.options import SamplingOptions
 
 
 def probabilities(logits: np.ndarray, options: SamplingOptions, seen: set[int]) -> list[float]:

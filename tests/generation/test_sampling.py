@@ -16,16 +16,9 @@ from transformers import (
 )
 
 from neural.diagnostics.diagnostic import NeuralError
-from neural.generation.sampling import (
-    TOP_P_CANDIDATES,
-    SamplingOptions,
-    draw,
-    filter_logits,
-    keep_top_k,
-    keep_top_p,
-    row_generators,
-    sample,
-)
+from neural.generation.filters import TOP_P_CANDIDATES, keep_top_k, keep_top_p
+from neural.generation.options import SamplingOptions
+from neural.generation.sampling import Past, draw, filter_logits, row_generator, sample
 from tests.generation.reference import probabilities
 
 OPTIONS = [
