@@ -21,7 +21,6 @@ from neural.diagnostics.diagnostic import fail
 if TYPE_CHECKING:
     import signal
 
-    from neural.generation.chat import Conversation
     from neural.generation.generate import Generation
     from neural.training.trained import Trained
 
@@ -95,17 +94,17 @@ def generate(
     options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     text = _prompt_text(prompt)
     trained = open_trained(run, checkpoint)
-    conversation = _conversation(trained, text, run) if chat else None
+    start, ends = _prompted(trained, text, chat=chat)
     generation = Generation(
         trained.model.to(choose_device("auto")),
         trained.tokenizer,
-        conversation.prompt if conversation else text,
+        start,
         options,
         context=trained.program.context,
         max_new_tokens=max_new_tokens,
         num_samples=num_samples,
         stop=[re.sub(r"\\[ntr\\]", lambda escape: ESCAPES[escape.group()], string) for string in stop or ()],
-        ends=conversation.ends if conversation else (),
+        ends=ends,
         truncate=truncate and truncate.value,
     )
     said = [] if seeded or temperature == 0 else [f"seed {seed}"]
@@ -127,13 +126,15 @@ def _prompt_text(prompt: str) -> str:
         )
 
 
-def _conversation(trained: Trained, message: str, path: Path) -> Conversation:
+def _prompted(trained: Trained, text: str, *, chat: bool) -> tuple[str | list[int], tuple[int, ...]]:
+    """What the model is to continue, and the ids that end what it writes."""
     from neural.generation.chat import converse
+    from neural.interop.decoder import Vocabulary
 
-    if trained.chat_template is None:
-        hint = "leave out --chat; or import a model that was taught to answer"
-        fail("N918", f"{path} has no chat template: it was not taught to answer messages", hint=hint)
-    return converse(trained.tokenizer, trained.chat_template, message)
+    said = trained.vocabulary or Vocabulary("")
+    if chat:
+        return converse(trained.tokenizer, said, text)
+    return text, () if said.eos_id is None else (said.eos_id,)
 
 
 def _write(generation: Generation, prompt: str, seed: int, said: list[str], as_json: bool) -> None:

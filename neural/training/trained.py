@@ -12,20 +12,21 @@ from neural.backends.module import load_module
 from neural.compiler import Program, load
 from neural.data.tokenizers import Tokenizer, load_tokenizer
 from neural.diagnostics.diagnostic import fail
+from neural.interop.decoder import Vocabulary
+from neural.interop.fields import Fields
+from neural.interop.huggingface.tokenizer import CONFIG, read_vocabulary
 from neural.interop.weights import program_weights
 from neural.training.data import require_fitting_tokenizer
 from neural.training.run import Run
 
-CHAT_TEMPLATE = "chat_template.jinja"  # beside tokenizer.json, where Hugging Face has it
-
 
 class Trained(NamedTuple):
-    """model: on the CPU, in evaluation mode."""
+    """model: on the CPU, in evaluation mode. vocabulary: what an imported model's tokenizer says beside its ids."""
 
     program: Program
     model: nn.Module
     tokenizer: Tokenizer
-    chat_template: str | None = None
+    vocabulary: Vocabulary | None = None
 
 
 def open_trained(path: Path, checkpoint: str = "latest") -> Trained:
@@ -44,10 +45,9 @@ def open_trained(path: Path, checkpoint: str = "latest") -> Trained:
         fail("N809", f"{path} names no tokenizer", hint='add `tokenizer: "tokenizer.json"` to the network')
     tokenizer = load_tokenizer(program.settings.tokenizer, base=program.base)
     require_fitting_tokenizer(program, tokenizer)
-    template = (program.base / program.settings.tokenizer).parent / CHAT_TEMPLATE
-    return Trained(
-        program, _with_weights(program), tokenizer, template.read_text("utf-8") if template.is_file() else None
-    )
+    beside = (program.base / program.settings.tokenizer).parent
+    said = read_vocabulary(beside, Fields({}, beside / CONFIG)) if (beside / CONFIG).is_file() else None
+    return Trained(program, _with_weights(program), tokenizer, said)
 
 
 def require_language_model(program: Program, path: Path) -> None:

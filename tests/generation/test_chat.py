@@ -13,6 +13,7 @@ from neural.data.tokenizers.layout import byte_alphabet, byte_level_bpe
 from neural.diagnostics.diagnostic import NeuralError
 from neural.generation.chat import converse
 from neural.generation.generate import encode_prompt
+from neural.interop.decoder import Vocabulary
 
 SPECIALS = {"<|endoftext|>": 256, "<|im_start|>": 257, "<|im_end|>": 258}
 CHATML = """\
@@ -46,7 +47,7 @@ def test_the_prompt_is_that_of_transformers(tmp_path: Path, opened: bool, messag
     expected = theirs.apply_chat_template(
         [{"role": "user", "content": message}], chat_template=CHATML, add_generation_prompt=True, return_dict=False
     )
-    found = converse(load_tokenizer(str(path)), CHATML, message)
+    found = converse(load_tokenizer(str(path)), Vocabulary("", 256 if opened else None, chat_template=CHATML), message)
     assert found.prompt == expected
     assert found.ends == (258,)
 
@@ -72,5 +73,5 @@ def test_a_plain_prompt_begins_as_the_model_expects(tmp_path: Path) -> None:
 def test_templates_that_do_not_work_or_reach_out_are_refused(tmp_path: Path, template: str) -> None:
     tokenizer = load_tokenizer(str(tokenizer_file(tmp_path, opened=False)))
     with pytest.raises(NeuralError) as error:
-        converse(tokenizer, template, "hello")
+        converse(tokenizer, Vocabulary("", chat_template=template), "hello")
     assert [d.code for d in error.value.diagnostics] == ["N919"]
