@@ -59,6 +59,7 @@ class Engine:
             self._queue.append(Row(handle, request))
         return handle
 
+    @torch.inference_mode()
     def cancel(self, handle: int) -> bool:
         """Forget a request, between two steps: no event of it comes any more. False where it had ended."""
         for waiting in (self._queue, self._reading):

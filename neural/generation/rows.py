@@ -104,7 +104,8 @@ class RowCache:
         return sum(buffer.nbytes for pair in self._layers.values() for buffer in pair)
 
     def _rectangle(self, like: Tensor) -> Tensor:
-        return like.new_empty(self._rows, like.shape[1], self._places, like.shape[3])
+        # zeros: what a mask hides is multiplied by 0, and 0 times NaN of old memory is NaN
+        return like.new_zeros(self._rows, like.shape[1], self._places, like.shape[3])
 
     def _moved(self, buffer: Tensor) -> Tensor:
         new = self._rectangle(buffer)

@@ -44,6 +44,10 @@ OPTIONS = [
 ]
 
 
+def row_generators(seed: int, count: int) -> list[torch.Generator]:
+    return [row_generator(seed, index) for index in range(count)]
+
+
 def random_rows(seed: int, rows: int, vocab_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (rows, V) float32, a third of them full of ties, a third with tokens ruled out; seen (rows, V) bool."""
     rng = np.random.default_rng(seed)
@@ -58,7 +62,7 @@ def random_rows(seed: int, rows: int, vocab_size: int) -> tuple[torch.Tensor, to
 @pytest.mark.parametrize("options", OPTIONS, ids=repr)
 def test_the_distribution_is_the_references(options: SamplingOptions, vocab_size: int) -> None:
     logits, seen = random_rows(vocab_size, 150, vocab_size)
-    filtered = filter_logits(logits, options, seen)
+    filtered = filter_logits(logits, options, Past(seen))
     if options.temperature == 0:
         actual = torch.nn.functional.one_hot(filtered.argmax(-1), vocab_size).double().numpy()
     else:
@@ -88,7 +92,7 @@ def test_filters_agree_with_transformers(options: SamplingOptions, warper: objec
     text = torch.randint(300, (400, 25), generator=rng)
     seen = torch.zeros(400, 300, dtype=torch.bool).scatter_(1, text, True)
     expected = warper(text, logits.clone())
-    actual = filter_logits(logits, options, seen)
+    actual = filter_logits(logits, options, Past(seen))
     assert torch.equal(actual.isinf(), expected.isinf())
     torch.testing.assert_close(actual.softmax(-1), expected.softmax(-1), rtol=1e-5, atol=1e-7)
 
@@ -114,7 +118,7 @@ def test_a_nucleus_among_equals_is_the_smallest(equals: int, p: float, kept: int
 def test_a_temperature_near_zero_is_greedy(temperature: float) -> None:
     logits, seen = random_rows(5, 60, 30)
     logits[:, 0] = 40.0
-    ids = sample(logits, SamplingOptions(temperature=temperature), row_generators(0, 60), seen)
+    ids = sample(logits, SamplingOptions(temperature=temperature), row_generators(0, 60), Past(seen))
     assert ids.tolist() == [0] * 60
 
 
@@ -129,7 +133,7 @@ def test_greedy_takes_the_lowest_of_ties_and_draws_nothing() -> None:
 def test_penalty_makes_seen_tokens_less_probable_whatever_their_sign() -> None:
     logits = torch.tensor([[2.0, -2.0, 0.0]])
     seen = torch.ones(1, 3, dtype=torch.bool)
-    assert filter_logits(logits, SamplingOptions(repetition_penalty=2), seen).tolist() == [[1.0, -4.0, 0.0]]
+    assert filter_logits(logits, SamplingOptions(repetition_penalty=2), Past(seen)).tolist() == [[1.0, -4.0, 0.0]]
 
 
 def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
@@ -157,7 +161,7 @@ def test_draws_follow_the_reference_distribution(options: SamplingOptions) -> No
     rows = torch.arange(3).repeat_interleave(samples)
     generators = row_generators(1, 3 * samples)
     # ids (draws, 3 * samples)
-    ids = torch.stack([sample(logits[rows], options, generators, seen[rows]) for _ in range(draws)])
+    ids = torch.stack([sample(logits[rows], options, generators, Past(seen[rows])) for _ in range(draws)])
     for row in range(3):
         expected = np.array(probabilities(logits[row].numpy(), options, set(seen[row].nonzero()[:, 0].tolist())))
         counts = np.bincount(ids[:, rows == row].flatten().numpy(), minlength=vocab_size)
@@ -190,9 +194,11 @@ def test_draws_are_independent(axis: str) -> None:
 def test_a_row_is_the_same_alone_and_in_a_batch(options: SamplingOptions) -> None:
     logits, seen = random_rows(11, 12, 40)
     together = row_generators(5, 12)
-    batch = torch.stack([sample(logits, options, together, seen) for _ in range(5)], dim=1)
+    batch = torch.stack([sample(logits, options, together, Past(seen)) for _ in range(5)], dim=1)
     for row, generator in enumerate(row_generators(5, 12)):
-        alone = [sample(logits[row : row + 1], options, [generator], seen[row : row + 1]).item() for _ in range(5)]
+        alone = [
+            sample(logits[row : row + 1], options, [generator], Past(seen[row : row + 1])).item() for _ in range(5)
+        ]
         assert alone == batch[row].tolist()
 
 
@@ -209,7 +215,7 @@ def test_no_two_samples_of_near_seeds_share_their_numbers() -> None:
 def test_arguments_are_left_as_they_were() -> None:
     logits, seen = random_rows(2, 9, 30)
     copies = logits.clone(), seen.clone()
-    sample(logits, OPTIONS[-1], row_generators(0, 9), seen)
+    sample(logits, OPTIONS[-1], row_generators(0, 9), Past(seen))
     assert torch.equal(logits, copies[0])
     assert torch.equal(seen, copies[1])
 
