@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from transformers import (
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 from neural.diagnostics.diagnostic import NeuralError
-from neural.generation.filters import TOP_P_CANDIDATES, keep_top_k, keep_top_p
+from neural.generation.filters import TOP_P_CANDIDATES, completing, keep_top_k, keep_top_p, keep_typical
 from neural.generation.options import SamplingOptions
 from neural.generation.sampling import Past, draw, filter_logits, row_generator, sample
 from tests.generation.reference import probabilities
@@ -41,7 +43,27 @@ OPTIONS = [
     SamplingOptions(repetition_penalty=0.7),
     SamplingOptions(temperature=0.8, top_k=20, top_p=0.9, min_p=0.05, repetition_penalty=1.1),
     SamplingOptions(temperature=1.7, top_k=7, top_p=0.6, min_p=0.2, repetition_penalty=2.0),
+    SamplingOptions(typical_p=0.2),
+    SamplingOptions(typical_p=0.9),
+    SamplingOptions(typical_p=1.0),
+    SamplingOptions(frequency_penalty=0.4),
+    SamplingOptions(presence_penalty=-0.7),
+    SamplingOptions(logit_bias=((0, 1.5), (0, 0.25))),
+    SamplingOptions(allowed=(0,)),
+    SamplingOptions(temperature=0.0, frequency_penalty=1.1, presence_penalty=0.3, logit_bias=((0, -2.0),)),
+    SamplingOptions(
+        temperature=0.8,
+        top_k=30,
+        top_p=0.95,
+        min_p=0.01,
+        typical_p=0.8,
+        repetition_penalty=1.2,
+        frequency_penalty=0.3,
+        presence_penalty=0.2,
+        logit_bias=((0, 0.5),),
+    ),
 ]
+ROWS = int(os.environ.get("NEURAL_SAMPLER_ROWS", "100"))  # of each vocabulary; 2500 give ten thousand a row of OPTIONS
 
 
 def row_generators(seed: int, count: int) -> list[torch.Generator]:
@@ -58,19 +80,60 @@ def random_rows(seed: int, rows: int, vocab_size: int) -> tuple[torch.Tensor, to
     return torch.from_numpy(logits), torch.from_numpy(rng.random((rows, vocab_size)) < 0.2)
 
 
+def written_once(seen: torch.Tensor) -> Past:
+    """Of texts that have each token seen just once."""
+    return Past(seen, seen.float())
+
+
+def random_past(seed: int, seen: torch.Tensor) -> Past:
+    """Counts, and tokens that must not come: never the whole of a row."""
+    rng = np.random.default_rng(seed)
+    counts = torch.from_numpy(rng.poisson(0.4, seen.shape).astype(np.float32))
+    size = seen.shape[1]
+    return Past(seen, counts, [rng.permutation(np.arange(1, size))[: rng.integers(0, 4)].tolist() for _ in seen])
+
+
 @pytest.mark.parametrize("vocab_size", [1, 2, 17, 60])
 @pytest.mark.parametrize("options", OPTIONS, ids=repr)
 def test_the_distribution_is_the_references(options: SamplingOptions, vocab_size: int) -> None:
-    logits, seen = random_rows(vocab_size, 150, vocab_size)
-    filtered = filter_logits(logits, options, Past(seen))
+    logits, seen = random_rows(vocab_size, ROWS, vocab_size)
+    logits[:, 0] = 0.5  # never ruled out
+    past = random_past(vocab_size, seen)
+    filtered = filter_logits(logits, options, past)
     if options.temperature == 0:
         actual = torch.nn.functional.one_hot(filtered.argmax(-1), vocab_size).double().numpy()
     else:
         actual = filtered.softmax(-1, dtype=torch.float64).numpy()
-    tokens = [set(mask.nonzero()[:, 0].tolist()) for mask in seen]
-    expected = np.array([probabilities(row.numpy(), options, tokens[i]) for i, row in enumerate(logits)])
+    rows = zip(logits.numpy(), seen.numpy(), past.counts.numpy(), past.banned, strict=True)
+    expected = np.array(
+        [
+            probabilities(row, options, set(s.nonzero()[0]), {t: c[t] for t in c.nonzero()[0]}, set(b))
+            for row, s, c, b in rows
+        ]
+    )
     np.testing.assert_array_equal(actual > 0, expected > 0)
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "expected"),
+    [
+        ([(3,)], [], [3]),
+        ([(1, 2)], [1], [2]),
+        ([(1, 2)], [1, 5], []),
+        ([(1, 2, 3), (2, 9), (7,)], [1, 2], [3, 9, 7]),
+        ([(1, 1, 1)], [1], []),
+    ],
+)
+def test_bad_words_are_stopped_at_their_last_token(words: list, text: list, expected: list) -> None:
+    assert completing(words, text) == expected
+
+
+def test_typical_is_transformers_typical() -> None:
+    logits = torch.randn(300, 200, generator=torch.Generator().manual_seed(3)) * 2
+    for p in (0.2, 0.6, 0.95):
+        expected = TypicalLogitsWarper(p)(None, logits.clone())
+        assert torch.equal(keep_typical(logits, p).isinf(), expected.isinf())
 
 
 @pytest.mark.parametrize(
@@ -161,9 +224,10 @@ def test_draws_follow_the_reference_distribution(options: SamplingOptions) -> No
     rows = torch.arange(3).repeat_interleave(samples)
     generators = row_generators(1, 3 * samples)
     # ids (draws, 3 * samples)
-    ids = torch.stack([sample(logits[rows], options, generators, Past(seen[rows])) for _ in range(draws)])
+    ids = torch.stack([sample(logits[rows], options, generators, written_once(seen[rows])) for _ in range(draws)])
     for row in range(3):
-        expected = np.array(probabilities(logits[row].numpy(), options, set(seen[row].nonzero()[:, 0].tolist())))
+        tokens = set(seen[row].nonzero()[:, 0].tolist())
+        expected = np.array(probabilities(logits[row].numpy(), options, tokens, dict.fromkeys(tokens, 1)))
         counts = np.bincount(ids[:, rows == row].flatten().numpy(), minlength=vocab_size)
         if (expected > 0).sum() > 1:
             assert chi_square(counts, expected * samples * draws) > 1e-3
@@ -193,11 +257,13 @@ def test_draws_are_independent(axis: str) -> None:
 @pytest.mark.parametrize("options", OPTIONS, ids=repr)
 def test_a_row_is_the_same_alone_and_in_a_batch(options: SamplingOptions) -> None:
     logits, seen = random_rows(11, 12, 40)
+    logits[:, 0] = 0.5  # never ruled out
     together = row_generators(5, 12)
-    batch = torch.stack([sample(logits, options, together, Past(seen)) for _ in range(5)], dim=1)
+    batch = torch.stack([sample(logits, options, together, written_once(seen)) for _ in range(5)], dim=1)
     for row, generator in enumerate(row_generators(5, 12)):
         alone = [
-            sample(logits[row : row + 1], options, [generator], Past(seen[row : row + 1])).item() for _ in range(5)
+            sample(logits[row : row + 1], options, [generator], written_once(seen[row : row + 1])).item()
+            for _ in range(5)
         ]
         assert alone == batch[row].tolist()
 
@@ -215,7 +281,7 @@ def test_no_two_samples_of_near_seeds_share_their_numbers() -> None:
 def test_arguments_are_left_as_they_were() -> None:
     logits, seen = random_rows(2, 9, 30)
     copies = logits.clone(), seen.clone()
-    sample(logits, OPTIONS[-1], row_generators(0, 9), Past(seen))
+    sample(logits, OPTIONS[-1], row_generators(0, 9), written_once(seen))
     assert torch.equal(logits, copies[0])
     assert torch.equal(seen, copies[1])
 
@@ -261,6 +327,9 @@ def test_the_ends_of_the_noise_draw_only_tokens_that_are_left(noise: float, monk
         *[("N904", {"min_p": value}) for value in (-0.01, 1.01, math.nan, "x")],
         *[("N905", {"repetition_penalty": value}) for value in (0, -1.2, math.nan, math.inf, None)],
         *[("N906", {"seed": value}) for value in (-1, 2**64, 1.5, None)],
+        *[("N950", {"frequency_penalty": value}) for value in (math.nan, math.inf, "x", None)],
+        *[("N950", {"presence_penalty": value}) for value in (-math.inf, True)],
+        *[("N951", {"typical_p": value}) for value in (0, 1.1, math.nan, "x")],
     ],
     ids=repr,
 )
