@@ -77,17 +77,18 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """
     if p >= 1:
         return logits
-    vocab_size = logits.shape[-1]
-    peak = logits.double().amax(dim=-1, keepdim=True)
-    total = (logits - peak).exp().sum(dim=-1, keepdim=True)  # (B, 1)
-    width = min(TOP_P_CANDIDATES, vocab_size)
+    left = int((logits > -math.inf).sum(dim=-1).max())  # few after top-k
+    width = min(TOP_P_CANDIDATES, left)
+    largest = logits.topk(width, dim=-1).values  # (B, width), sorted
+    peak = largest[:, :1].double()
+    total = ((largest if width == left else logits) - peak).exp().sum(dim=-1, keepdim=True)  # (B, 1)
     while True:
-        largest = logits.topk(width, dim=-1).values  # (B, width), sorted
         mass = (largest - peak).exp().cumsum(dim=-1) / total
         counts = (mass < p).sum(dim=-1, keepdim=True) + 1
-        if width == vocab_size or int(counts.max()) <= width:
+        if width == left or int(counts.max()) <= width:
             return _keep_largest(logits, counts.clamp_max(width), largest)
-        width = min(8 * width, vocab_size)
+        width = min(8 * width, left)
+        largest = logits.topk(width, dim=-1).values
 
 
 def keep_min_p(logits: Tensor, min_p: float) -> Tensor:
@@ -117,6 +118,9 @@ def keep_typical(logits: Tensor, p: float) -> Tensor:
 def _keep_largest(logits: Tensor, counts: Tensor, largest: Tensor) -> Tensor:
     """Keep counts (B, 1) tokens a row, given the row's sorted largest logits (B, at least counts)."""
     threshold = largest.gather(-1, counts - 1)
+    below = logits < threshold
+    if bool(((~below).sum(dim=-1, keepdim=True) == counts).all()):  # no ties at the threshold
+        return logits.masked_fill(below, -math.inf)
     above, equal = logits > threshold, logits == threshold
     room = counts - above.sum(dim=-1, keepdim=True)
     return logits.masked_fill(~(above | (equal & (equal.cumsum(dim=-1) <= room))), -math.inf)

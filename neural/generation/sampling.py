@@ -21,6 +21,8 @@ from neural.diagnostics.diagnostic import fail
 from neural.generation import filters
 from neural.generation.options import SamplingOptions
 
+FEW_TOKENS = 1024
+
 
 class Past(NamedTuple):
     """What penalties and bans know of each row's text so far; None where no option asks.
@@ -34,13 +36,12 @@ class Past(NamedTuple):
     banned: Sequence[Sequence[int]] | None = None
 
 
-def row_generator(seed: int, index: int) -> torch.Generator:
+def row_generator(seed: int, index: int) -> np.random.Generator:
     """The source of random numbers of sample `index`, derived from (seed, index) and independent of all others.
 
-    It lives on the CPU whatever the model's device, so that the numbers are the same on every machine.
+    NumPy's, whatever the model's device, so that the numbers are the same on every machine.
     """
-    state = np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state))
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, index))))
 
 
 def filter_logits(logits: Tensor, options: SamplingOptions, past: Past | None = None) -> Tensor:
@@ -108,7 +109,7 @@ def _check_logits(logits: Tensor) -> None:
     )
 
 
-def draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+def draw(logits: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
     """One token id (B,) int64 a row from softmax(logits), logits (B, V), by an exponential race.
 
     argmax(p / E) with E of independent Exp(1) is a draw from p (the Gumbel-max trick without its logarithms). Row i's
@@ -116,16 +117,23 @@ def draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     rounding in the logits changes a draw only where two tokens tie to that rounding, which drawing by the inverse of
     the cumulative distribution does not give.
     """
-    size = logits.shape[-1]
-    uniform = torch.stack([torch.rand(size, generator=g, dtype=torch.float64) for g in generators])
-    race = uniform.clamp_min_(2.0**-53).log_().neg_().to(logits.device)  # Exp(1), never 0 and never infinite
-    return (logits.softmax(dim=-1, dtype=torch.float64) / race).argmax(dim=-1)
+    uniform = torch.from_numpy(np.stack([g.random(logits.shape[-1]) for g in generators])).to(logits.device)
+    left = int((logits > -math.inf).sum(dim=-1).max())
+    if left > FEW_TOKENS:
+        return _race(logits, uniform)
+    values, ids = logits.topk(left, dim=-1)  # the race among the few that a filter left
+    return ids.gather(-1, _race(values, uniform.gather(-1, ids))[:, None])[:, 0]
+
+
+def _race(logits: Tensor, uniform: Tensor) -> Tensor:
+    times = uniform.clamp_(min=2.0**-53).log_().neg_()  # Exp(1), never 0 and never infinite
+    return (logits.softmax(dim=-1, dtype=torch.float64) / times).argmax(dim=-1)
 
 
 def sample(
     logits: Tensor,
     options: SamplingOptions,
-    generators: Sequence[torch.Generator],
+    generators: Sequence[np.random.Generator],
     past: Past | None = None,
 ) -> Tensor:
     """The next token of each row: logits (B, V) to ids (B,) int64.

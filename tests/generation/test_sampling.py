@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ OPTIONS = [
 ROWS = int(os.environ.get("NEURAL_SAMPLER_ROWS", "100"))  # of each vocabulary; 2500 give ten thousand a row of OPTIONS
 
 
-def row_generators(seed: int, count: int) -> list[torch.Generator]:
+def row_generators(seed: int, count: int) -> list[np.random.Generator]:
     return [row_generator(seed, index) for index in range(count)]
 
 
@@ -187,10 +188,10 @@ def test_a_temperature_near_zero_is_greedy(temperature: float) -> None:
 
 def test_greedy_takes_the_lowest_of_ties_and_draws_nothing() -> None:
     generators = row_generators(0, 2)
-    before = [g.get_state() for g in generators]
+    before = [g.bit_generator.state for g in generators]
     ids = sample(torch.tensor([[0.0, 3.0, 3.0], [1.0, 1.0, 1.0]]), SamplingOptions(temperature=0), generators)
     assert ids.tolist() == [1, 0]
-    assert all(torch.equal(g.get_state(), state) for g, state in zip(generators, before, strict=True))
+    assert [g.bit_generator.state for g in generators] == before
 
 
 def test_penalty_makes_seen_tokens_less_probable_whatever_their_sign() -> None:
@@ -270,11 +271,11 @@ def test_a_row_is_the_same_alone_and_in_a_batch(options: SamplingOptions) -> Non
 
 def test_a_samples_numbers_do_not_depend_on_how_many_there_are() -> None:
     few, many = row_generators(3, 2), row_generators(3, 9)
-    assert [torch.rand(4, generator=g).tolist() for g in few] == [torch.rand(4, generator=g).tolist() for g in many[:2]]
+    assert [g.random(4).tolist() for g in few] == [g.random(4).tolist() for g in many[:2]]
 
 
 def test_no_two_samples_of_near_seeds_share_their_numbers() -> None:
-    numbers = {torch.rand(1, generator=g).item() for seed in range(30) for g in row_generators(seed, 30)}
+    numbers = {g.random() for seed in range(30) for g in row_generators(seed, 30)}
     assert len(numbers) == 900
 
 
@@ -313,9 +314,19 @@ def test_a_row_with_every_token_ruled_out_is_refused() -> None:
 
 
 @pytest.mark.parametrize("noise", [0.0, 1 - 2**-53])
-def test_the_ends_of_the_noise_draw_only_tokens_that_are_left(noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "rand", lambda size, **_: torch.full((size,), noise, dtype=torch.float64))
-    assert draw(torch.tensor([[-math.inf, 0.0, -math.inf]]), row_generators(0, 1)).tolist() == [1]
+def test_the_ends_of_the_noise_draw_only_tokens_that_are_left(noise: float) -> None:
+    constant = SimpleNamespace(random=lambda size: np.full(size, noise))
+    assert draw(torch.tensor([[-math.inf, 0.0, -math.inf]]), [constant]).tolist() == [1]
+
+
+@pytest.mark.parametrize("left", [3, 3000])
+def test_the_race_is_the_same_among_few_and_among_all(left: int) -> None:
+    """A filter that leaves few tokens must not change which of them is drawn."""
+    logits = torch.full((40, 5000), -math.inf)
+    logits[:, :left] = torch.randn(40, left, generator=torch.Generator().manual_seed(2))
+    uniform = torch.from_numpy(np.stack([g.random(5000) for g in row_generators(9, 40)]))
+    expected = (logits.double().softmax(-1) / -uniform.log()).argmax(-1)
+    assert torch.equal(draw(logits, row_generators(9, 40)), expected)
 
 
 @pytest.mark.parametrize(
