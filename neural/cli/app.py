@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from neural.cli import check, compile, data, explain, fmt, generate, plan, run, tokenizer, train, verify, visualize
+from neural.cli import (
+    check,
+    compile,
+    data,
+    eval,
+    explain,
+    fmt,
+    generate,
+    plan,
+    run,
+    tokenizer,
+    train,
+    verify,
+    visualize,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,6 +54,7 @@ app.command("compile")(compile.compile_)
 app.command("run")(run.run)
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
+app.command("eval")(eval.eval_)
 app.command("verify")(verify.verify)
 app.command("plan")(plan.plan)
 app.command("visualize")(visualize.visualize)

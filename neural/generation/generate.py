@@ -30,6 +30,13 @@ class Sample:
     finish_reason: FinishReason | None
     logprobs: tuple[Logprobs, ...] | None = None
 
+    def to_json(self) -> dict[str, object]:
+        """What `neural generate` tells of it."""
+        told = {"text": self.text, "ids": self.ids, "finish_reason": self.finish_reason}
+        if self.logprobs is None:
+            return told
+        return {**told, "logprobs": [{"chosen": p.chosen, "top": p.top} for p in self.logprobs]}
+
 
 class Continuation:
     """A sample that is being written: tokens in, text out as soon as it is certain."""
@@ -82,6 +89,7 @@ class Generation:
     options.seed: sample i is a function of (seed, i), whatever num_samples is.
     truncate: "left" uses the newest `context` tokens of a prompt that is longer; None refuses it.
     logprobs: n gives `samples` the log probability of each token, and of the n most probable ones in its place.
+    draft_tokens: how many tokens to guess ahead by looking up what followed earlier; changes no text.
 
     An empty prompt starts from the tokenizer's end-of-text. The model is put into evaluation mode while it is used.
 
@@ -103,6 +111,7 @@ class Generation:
         ends: Sequence[int] = (),
         truncate: Literal["left"] | None = None,
         logprobs: int | None = None,
+        draft_tokens: int = 0,
     ) -> None:
         if num_samples < 1:
             fail("N913", f"{num_samples} samples were asked for", hint="ask for 1 or more")
@@ -115,6 +124,7 @@ class Generation:
             for i in range(num_samples)
         ]
         self._model, self._vocab_size, self._context = model, tokenizer.vocab_size, context
+        self._draft_tokens = draft_tokens
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -129,7 +139,8 @@ class Generation:
         if self._requests[0].max_new_tokens == 0:
             return
         with evaluating(self._model):
-            limits = Limits(slots=len(self._requests), queue=len(self._requests))
+            count = len(self._requests)
+            limits = Limits(slots=count, queue=count, draft_tokens=self._draft_tokens)
             engine = Engine(self._model, context=self._context, vocab_size=self._vocab_size, limits=limits)
             running = {engine.submit(r): i for i, r in enumerate(self._requests)}
             while engine.busy:
