@@ -10,7 +10,7 @@ import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -76,6 +76,11 @@ def generate(
     output: Annotated[
         Path | None, typer.Option(help="Where the answers to --prompts go; resumed where it is.", show_default=False)
     ] = None,
+    beams: Annotated[
+        int | None,
+        typer.Option(help="Search with so many beams; write the --num-samples best.", show_default=False),
+    ] = None,
+    length_penalty: Annotated[float, typer.Option(help="Of beams: 0 compares sums, 1 means, more favours long.")] = 1.0,
     draft: Annotated[int, typer.Option(min=0, max=64, help="Tokens to guess ahead: the same text, sooner.")] = 0,
     checkpoint: Annotated[str, typer.Option(help="latest, best, or one such as step-000100.")] = "latest",
     as_json: Json = False,
@@ -100,6 +105,7 @@ def generate(
       neural generate imported/model.neural --chat --prompt "What is the capital of France?" --temperature 0
     """
     from neural.cli.batch import write_batch
+    from neural.cli.beams import search
     from neural.generation.generate import Generation
     from neural.generation.options import SamplingOptions
     from neural.training.session import choose_device
@@ -117,6 +123,9 @@ def generate(
         return write_batch(open_trained(run, checkpoint), prompts, output, asked, truncate and truncate.value, draft)
     if logprobs is not None and not as_json:
         fail("N959", "--logprobs needs --json, or --prompts: a text has no place for them", hint="add --json")
+    if beams is not None:
+        found = search(open_trained(run, checkpoint), _prompt_text(prompt), asked, beams, length_penalty)
+        return _emit(json.dumps(found) + "\n" if as_json else titled(found["prompt"], found["samples"]))
     seeded = seed is not None
     seed = seed if seeded else secrets.randbelow(2**32)
     options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, seed)
@@ -181,7 +190,7 @@ def _write(generation: Generation, prompt: str, seed: int, said: list[str], as_j
     if as_json:
         print(_json(generation, prompt, seed, speed), flush=True)
     elif not streamed:
-        _emit(_titled(generation, prompt))
+        _emit(titled(prompt, [sample.to_json() for sample in generation.samples]))
     note(f"{generation.n_tokens} tokens, {speed:.1f} tokens/s")
     if stopped_by is not None:
         raise typer.Exit(128 + stopped_by)
@@ -207,9 +216,9 @@ def _run(generation: Generation, streamed: str | None, said: list[str]) -> signa
     return stop.signal
 
 
-def _titled(generation: Generation, prompt: str) -> str:
-    samples = generation.samples
-    return "".join(f"--- sample {i} of {len(samples)}\n{prompt}{s.text}\n" for i, s in enumerate(samples, 1))
+def titled(prompt: str, samples: list[dict[str, Any]]) -> str:
+    """Several samples, one under the other."""
+    return "".join(f"--- sample {i} of {len(samples)}\n{prompt}{s['text']}\n" for i, s in enumerate(samples, 1))
 
 
 def _json(generation: Generation, prompt: str, seed: int, tokens_per_second: float) -> str:

@@ -99,7 +99,10 @@ BAD = {
     b'{"prompt": "x", "logit_bias": {"1": "a"}}': ("N952", "logit bias of token 1"),
     b'{"prompt": "x", "bad_words": [""]}': ("N952", "bad word"),
     b'{"prompt": "x", "allowed_words": []}': ("N952", "no token is allowed"),
-    b'{"prompt": "x", "allowed_words": ["a"], "bad_words": ["a", " "], "logit_bias": {"256": -1e39}}': ("N908", "ruled out"),
+    b'{"prompt": "x", "allowed_words": ["a"], "bad_words": ["a", " "], "logit_bias": {"256": -1e39}}': (
+        "N908",
+        "ruled out",
+    ),
 }
 
 
@@ -203,6 +206,8 @@ def test_a_killed_command_loses_nothing(run: Path, tmp_path: Path) -> None:  # n
         ("N958", ["--prompts", "in.jsonl", "--output", "out.jsonl", "--prompt", "x"]),
         ("N959", ["--prompt", "to", "--logprobs", "1"]),
         ("N957", ["--prompt", "to", "--logprobs", "101", "--json"]),
+        ("N964", ["--prompt", "to", "--beams", "500"]),
+        ("N911", ["--prompt", "to", "--beams", "2", "--max-new-tokens", "400"]),
         ("N705", ["--prompts", ".", "--output", "out.jsonl"]),
         ("N010", ["--prompts", "in.jsonl", "--output", "no/such/folder.jsonl"]),
     ],
@@ -212,6 +217,16 @@ def test_mistakes(run: Path, tmp_path: Path, code: str, arguments: list[str]) ->
     ended = subprocess.run([*COMMAND, run, *arguments], cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 2
     assert f"error[{code}]" in ended.stderr
+
+
+def test_beams(run: Path) -> None:  # noqa: F811
+    arguments = [run, "--prompt", "to", "--beams", "4", "--num-samples", "3", "--max-new-tokens", "8"]
+    told = subprocess.run([*COMMAND, *arguments, "--json"], capture_output=True, text=True, check=True)
+    samples = json.loads(told.stdout)["samples"]
+    assert [sample["score"] for sample in samples] == sorted((s["score"] for s in samples), reverse=True)
+    assert len({tuple(sample["ids"]) for sample in samples}) == 3
+    shown = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=True).stdout
+    assert all(f"to{sample['text']}\n" in shown for sample in samples)
 
 
 def test_logprobs_in_json(run: Path) -> None:  # noqa: F811
