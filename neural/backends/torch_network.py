@@ -93,6 +93,8 @@ def forward(writer: ClassWriter, effects: list[str]) -> list[str]:
     if network.cached:
         given.append("past_key_values: KVCache | None = None")
         given.append("position_ids: Tensor | None = None")
+    if "logits_to_keep" in text:
+        given.append("logits_to_keep: int = 0")
     kind = "Tensor | tuple[Tensor, KVCache]" if network.cached else "Tensor"
     method = [
         f"    def forward(self, {', '.join(given)}) -> {kind}:",
@@ -153,13 +155,15 @@ def _docstring(writer: ClassWriter, masked: bool) -> list[str]:
     if network.cached:
         lines.append("past_key_values: a KVCache, or any object with its `length` and `update`.")
         lines.append("position_ids: int64 (B, T), where the tokens stand; by default after the past.")
+        if "logits_to_keep" in "\n".join(writer.forward):
+            lines.append("logits_to_keep: logits of so many of the last tokens only; 0 for all.")
     if len(lines) == 1:
         return [f'        """{lines[0]}"""']
     return [f'        """{lines[0]}', *(f"        {line}".rstrip() for line in lines[1:]), '        """']
 
 
 def _probabilities(writer: ClassWriter, given: list[str], inputs: list[str]) -> list[str]:
-    rest = [g for g in given if not g.startswith(("past_key_values", "position_ids"))]
+    rest = [g for g in given if not g.startswith(("past_key_values", "position_ids", "logits_to_keep"))]
     names = [g.split(":")[0] for g in rest]
     shape = drawn(writer.values[writer.block.outputs[0]].shape)
     return [

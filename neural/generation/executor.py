@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 import torch
@@ -18,14 +19,16 @@ class TorchExecutor:
     """A prompt is read by itself (`begin`, `read`), then joins the batch, in which each row goes on (`decode`).
 
     model: follows the protocol of the generated source, `logits, cache = model(ids, past_key_values=cache,
-    position_ids=…)`. Logits are given for the first `vocab_size` ids: those of the tokenizer, and not of a vocabulary
-    padded to a round width.
+    position_ids=…)`; one that takes `logits_to_keep` reads prompts faster. Logits are given for the first `vocab_size`
+    ids: those of the tokenizer, and not of a vocabulary padded to a round width.
     """
 
     def __init__(self, model: nn.Module, *, context: int, vocab_size: int, limits: Limits) -> None:
         self.context, self.vocab_size = context, vocab_size
         self.device = next(model.parameters()).device
         self._model = model
+        keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._last_only = {"logits_to_keep": 1} if keeps else {}  # of a prompt no other logits are wanted
         self._prompt = KVCache(context)
         self._prompt_ids: list[int] = []  # what `_prompt` holds
         self._prompt_logits: Tensor | None = None  # (V,), after its last token
@@ -57,7 +60,7 @@ class TorchExecutor:
     def read(self, ids: Sequence[int]) -> None:
         """Read the prompt's next tokens."""
         try:
-            logits, _ = self._model(self._tensor([ids]), past_key_values=self._prompt)
+            logits, _ = self._model(self._tensor([ids]), past_key_values=self._prompt, **self._last_only)
         except BaseException:
             self._prompt.reset()  # it may hold the tokens in some layers only
             self._prompt_ids, self._prompt_logits = [], None

@@ -22,7 +22,7 @@ RESERVED = {
     "B", "F", "T", "Tensor", "attention_mask", "average", "cache", "causal_mask", "device", "greatest", "input_ids",
     "last", "layer", "mask", "math", "nn", "padding", "past", "past_key_values", "position_ids", "positions",
     "rope", "rotary", "rotary_linear", "rotary_llama3", "rotate", "self", "sinusoids", "sliding_mask", "torch",
-    "init_weights", "key_mask", "KVCache", "range", "super", "in_features", "token_positions",
+    "init_weights", "key_mask", "logits_to_keep", "KVCache", "range", "super", "in_features", "token_positions",
 }  # fmt: skip
 
 

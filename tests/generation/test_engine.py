@@ -98,6 +98,21 @@ def test_each_sample_is_the_same_alone_and_among_others(model: nn.Module) -> Non
     assert len({tuple(ids) for ids in together}) == 4
 
 
+@torch.no_grad()
+def test_the_source_gives_only_the_logits_that_are_asked_for(model: nn.Module) -> None:
+    ids = torch.tensor([PROMPT, PROMPT[::-1]])
+    for kept in (1, 3, len(PROMPT)):
+        torch.testing.assert_close(model(ids, logits_to_keep=kept), model(ids)[:, -kept:], rtol=1e-5, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_source_takes_positions(model: nn.Module) -> None:
+    """Row by row, and as other positions than the usual ones would be."""
+    ids = torch.tensor([PROMPT, PROMPT])
+    usual = torch.arange(len(PROMPT)).expand(2, -1)
+    torch.testing.assert_close(model(ids, position_ids=usual), model(ids), rtol=1e-5, atol=1e-4)
+
+
 def random_request(rng: random.Random) -> Request:
     """Any mixture of lengths and options; some prompts begin alike."""
     shared = [(i * 7) % VOCAB_SIZE for i in range(rng.choice([0, 0, 17, 33]))]

@@ -155,12 +155,14 @@ class ShakespeareGpt(nn.Module):
         attention_mask: Tensor | None = None,
         past_key_values: KVCache | None = None,
         position_ids: Tensor | None = None,
+        logits_to_keep: int = 0,
     ) -> Tensor | tuple[Tensor, KVCache]:
         """Logits (B, T, vocab_size) of input_ids (B, T); given a cache, the logits and the cache.
 
         attention_mask: (B, past + T), 1 for tokens and 0 for padding on the right.
         past_key_values: a KVCache, or any object with its `length` and `update`.
         position_ids: int64 (B, T), where the tokens stand; by default after the past.
+        logits_to_keep: logits of so many of the last tokens only; 0 for all.
         """
         T = input_ids.size(1)
         past = 0 if past_key_values is None else past_key_values.length
@@ -172,6 +174,7 @@ class ShakespeareGpt(nn.Module):
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, mask, past_key_values)
+        x = x[:, -logits_to_keep:]
         x = self.ln_f(x)
         logits = self.lm_head(x)
         return logits if past_key_values is None else (logits, past_key_values)
