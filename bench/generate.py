@@ -164,7 +164,8 @@ def main() -> None:
         "platform": platform.platform(), "cpus": os.cpu_count(), "threads": torch.get_num_threads(),
         "torch": torch.__version__, "load": os.getloadavg()[0],
     }  # fmt: skip
-    path = HERE / "results" / f"generate_{args.model}{'_mixed' if args.mixed else ''}_{now:%Y-%m-%d}.json"
+    kind = f"mixed{args.mixed}" if args.mixed else f"{args.prompt}+{args.new}"
+    path = HERE / "results" / f"generate_{args.model}_{kind}_{now:%Y-%m-%d}.json"
     record = {"arguments": vars(args), "machine": machine, "date": now.isoformat(), "seconds": results}
     path.write_text(json.dumps(record, indent=2) + "\n")
     print(f"wrote {path}")
