@@ -21,7 +21,12 @@ from neural.syntax import tree
 # Mistakes that stand whatever else of a file could not be read. Others may come of a statement that is missing.
 FIRM = ("N0", "N1", "N301", "N305", "N306", "N309", "N310", "N311", "N501", "N503", "N504", "N505", "N506", "N511")
 
-BACKENDS = {"pytorch": "neural.backends.torch"}
+BACKENDS = {
+    "pytorch": "neural.backends.torch",
+    "tensorflow": "neural.backends.keras",
+    "keras": "neural.backends.keras",
+    "jax": "neural.backends.jax",
+}
 
 
 @dataclass(frozen=True)

@@ -70,12 +70,14 @@ class NodeSite:
     live: frozenset[str] = frozenset()  # variables whose values later statements read
     callee: str | None = None  # in a loop over copies: the loop's variable
     modules: list[str] = field(default_factory=list)
+    module_shape: Shape | None = None  # of the input of the last submodule
 
     @property
     def past(self) -> str:
         return "past" if self.writer.module.network.cached else "0"
 
-    def module(self, expression: str, suffix: str = "") -> str:
+    def module(self, expression: str, suffix: str = "", shape: Shape | None = None) -> str:
+        self.module_shape = shape or self.shapes[0]
         if self.callee is not None:
             self.modules.append(expression)
             return self.callee
@@ -86,7 +88,7 @@ class NodeSite:
         if value.literal:
             return value.text
         taken = self.writer.attributes
-        if taken.get(name, value.text) != value.text:
+        if taken.get(name, value.text) != value.text or name in (n.name for n in self.writer.block.nodes):
             name = f"{self.name}_{name}"
         taken[name] = value.text
         return f"self.{name}"
@@ -107,6 +109,9 @@ class NodeSite:
 
     def helper(self, source: str) -> None:
         self.writer.module.helpers[source] = None
+
+    def initializer(self, kind: str) -> str:
+        return self.writer.initializer(kind)
 
 
 def _params(block: Block) -> Iterator[Param]:

@@ -23,6 +23,8 @@ def _imports(body: str) -> str:
     lines.append("import torch\nfrom torch import Tensor, nn")
     if re.search(r"\bF\.", body):
         lines.append("from torch.nn import functional as F")
+    if "def checkpointed(" in body:
+        lines.append("from torch.utils.checkpoint import checkpoint")
     return "\n".join(lines) + "\n"
 
 
@@ -35,6 +37,7 @@ class TorchWriter(ClassWriter):
         "rope": "tuple[Tensor, Tensor]", "cache": "KVCache | None",
     }  # fmt: skip
     kv_cache = torch_network.KV_CACHE
+    checkpointed = torch_network.CHECKPOINTED
 
     def spell(self, layer: Layer, site: Site) -> str | None:
         return layer.torch(site)

@@ -33,6 +33,14 @@ def init_weights(module: nn.Module) -> None:
         nn.init.uniform_(module.weight, -0.05, 0.05)
 '''
 
+CHECKPOINTED = '''
+def checkpointed(block: nn.Module, *given: object) -> Tensor:
+    """The output of a block, whose activations the backward pass computes again."""
+    if not block.training:
+        return block(*given)
+    return checkpoint(block, *given, use_reentrant=False)
+'''
+
 KV_CACHE = '''
 class KVCache:
     """Keys and values of the tokens seen so far, a pair for each attention layer.

@@ -25,6 +25,8 @@ class ClassWriter:
     array: ClassVar[str]  # the type hint of a value
     hints: ClassVar[dict[str, str]]  # type hints of effects, by `Effect.variable`
     kv_cache: ClassVar[str]  # source of the class KVCache
+    checkpointed: ClassVar[str | None] = None  # source of the function that calls a block and keeps no activations
+    renamed: ClassVar[dict[str, str]] = {}  # variables of effects whose name means something else to the framework
 
     def __init__(self, module: Module, block: Block, root: bool) -> None:
         self.module, self.block, self.root = module, block, root
@@ -32,7 +34,9 @@ class ClassWriter:
         self.init: list[str] = []
         self.forward: list[str] = []
         cached = module.network.cached
-        self.effects = {e: v for e, v in _effect_names(block, root).items() if cached or not isinstance(e, Cache)}
+        self.effects = {
+            e: v for e, v in effect_names(block, root, self.renamed).items() if cached or not isinstance(e, Cache)
+        }
         self.cached = any(isinstance(e, Cache) for e in self.effects)
         self.attentions = Arg.of(0)  # that use the cache, so far
         self.signature: tuple[str, ...] = ()
@@ -74,6 +78,10 @@ class ClassWriter:
         """The product of x with another layer's matrix; None where the constructor shares the weight instead."""
         raise NotImplementedError
 
+    def initializer(self, kind: str) -> str:
+        """What draws a new "matrix" or "table", where layers take it in their constructors."""
+        raise NotImplementedError
+
     def ties(self) -> list[str]:
         """What the constructor does to share weights."""
         return []
@@ -96,7 +104,8 @@ class ClassWriter:
             init += self.constructor_end()
         params = self._used_params("\n".join(init))
         self.signature = tuple(p.name for p in params)
-        lines = [*self.decorators(), f"class ⟨name⟩({self.base}):", *self.constructor(params, init), ""]
+        constructor = self.constructor(params, init)
+        lines = [*self.decorators(), f"class ⟨name⟩({self.base}):", *constructor, *([""] if constructor else [])]
         lines += self.forward_of_network(effects) if self.root else self._forward_of_block()
         lines += self.rest(params)
         return "\n".join(piece for line in lines for piece in wrap(line)) + "\n"
@@ -148,10 +157,11 @@ class ClassWriter:
         result = self.spell(node.layer, site)
         made = len(self.init)
         tie = next((t for t in self.block.ties if t.target == node.name), None)
-        product = tie and self.tied_product(node, tie, inputs[0])
+        called = tie and re.search(rf"self\.{node.name}\((\w+)\)", result)
+        product = called and self.tied_product(node, tie, called[1])
         if product:
             del self.init[before:made]
-            result = result.replace(f"self.{node.name}({inputs[0]})", product)
+            result = result.replace(called[0], product)
         if result is not None:
             self._assign(node, result)
 
@@ -183,21 +193,33 @@ class ClassWriter:
         if "layer" in signature:
             given.append(f"layer={self._place(node, inner)}")
         made = self.made_block(name, given)
-        effects = [self.effects[e] for e in block.effects() if e in self.effects]
+        effects = self.passed(block)
         x, out = self.variables[node.inputs[0]], self.variables[node.outputs[0].name]
         if node.repeat is None:
             self.init.append(f"self.{node.name} = {made}")
-            self._assign(node, f"self.{node.name}({', '.join([x, *effects])})")
+            self._assign(node, self.block_call(f"self.{node.name}", [x, *effects]))
         else:
             index = "i" if re.search(r"layer=.*\bi\b", made) else "_"
             self.init.append(f"self.{node.name} = {self.copies(made, index, node.repeat.text)}")
             if x != out:
                 self.forward.append(f"{out} = {x}")
             self.forward.append(f"for block in self.{node.name}:")
-            self.forward.append(f"    {out} = block({', '.join([out, *effects])})")
+            self.forward.append(f"    {out} = {self.block_call('block', [out, *effects])}")
         count = Arg.of(inner) if node.repeat is None else node.repeat.times(inner) if inner else Arg.of(0)
         if count.value:
             self.attentions = self.attentions.plus(count) if self.attentions.value else count
+
+    def block_call(self, callee: str, given: list[str]) -> str:
+        """The call of a block in the forward pass; through `checkpointed` where the file asks the network for it."""
+        asked = self.root and self.module.network.settings.execution.get("activation_checkpointing")
+        if not asked or self.checkpointed is None:
+            return f"{callee}({', '.join(given)})"
+        self.module.helpers[self.checkpointed] = None
+        return f"checkpointed({', '.join([callee, *given])})"
+
+    def passed(self, block: Block) -> list[str]:
+        """The arguments that hand the effects of a block over to it."""
+        return [self.effects[e] for e in block.effects() if e in self.effects]
 
     def made_block(self, name: str, given: list[str]) -> str:
         """The expression that makes a block."""
@@ -300,16 +322,17 @@ def drawn(shape: Shape) -> str:
     return f"({', '.join(str(a) for a in shape)})"
 
 
-def _effect_names(block: Block, root: bool) -> dict[Effect, str]:
+def effect_names(block: Block, root: bool, renamed: dict[str, str]) -> dict[Effect, str]:
     """A variable for each effect. The network makes what they require, too, and has the cache from its caller."""
     effects = block.effects()
     if root:
         effects = tuple(dict.fromkeys([*(r for e in effects for r in e.requires()), *effects]))
     names: dict[Effect, str] = {}
     for effect in effects:
-        name, n = "past_key_values" if root and isinstance(effect, Cache) else type(effect).variable, 2
+        own, n = renamed.get(type(effect).variable, type(effect).variable), 2
+        name = "past_key_values" if root and isinstance(effect, Cache) else own
         while name in names.values():
-            name, n = f"{type(effect).variable}_{n}", n + 1
+            name, n = f"{own}_{n}", n + 1
         names[effect] = name
     return names
 

@@ -12,8 +12,10 @@ from neural.cli import (
     data,
     eval,
     explain,
+    export,
     fmt,
     generate,
+    import_,
     plan,
     run,
     tokenizer,
@@ -56,6 +58,8 @@ app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("eval")(eval.eval_)
 app.command("verify")(verify.verify)
+app.command("import")(import_.import_)
+app.command("export")(export.export)
 app.command("plan")(plan.plan)
 app.command("visualize")(visualize.visualize)
 app.command("fmt")(fmt.fmt)

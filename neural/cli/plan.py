@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from neural.planning.plan import Part, Plan
 
 UNITS = ("", "K", "M", "G", "T", "P", "E", "Z", "Y")
+KEPT_CHECKPOINTING = "kept for the backward pass: inputs of blocks, and one block that is computed again"
 DEVICE_NAMES = {"cuda": "a GPU", "cpu": "a CPU"}
 
 
@@ -116,7 +117,7 @@ def _training(plan: Plan) -> str:
         ("weights", memory.weights, ""),
         ("gradients", memory.gradients, ""),
         ("optimizer", memory.optimizer, plan.optimizer),
-        ("activations", memory.activations, "kept for the backward pass"),
+        ("activations", memory.activations, KEPT_CHECKPOINTING if plan.checkpointing else "kept for the backward pass"),
         ("logits", memory.logits, "the loss and its gradient"),
         ("total", memory.total, ""),
     ]

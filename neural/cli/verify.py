@@ -19,7 +19,7 @@ COLUMNS = {
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(help="A .neural file.", metavar="FILE", show_default=False)],
+    file: Annotated[Path | None, typer.Argument(help="A .neural file.", metavar="FILE", show_default=False)] = None,
     weights: Annotated[
         str | None,
         typer.Argument(help="Whose weights: a run, a .safetensors file, a Hugging Face folder. Default: random ones."),
@@ -30,6 +30,9 @@ def verify(
     sets: Set = [],  # noqa: B006
     network: NetworkName = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the weights and the batch.")] = 0,
+    export: Annotated[
+        Path | None, typer.Option(help="Check a folder that `neural export` wrote instead.", metavar="DIR")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Prove that all back ends are one model: the same weights in each, and the largest differences from PyTorch.
@@ -44,6 +47,7 @@ def verify(
       neural verify examples/gpt_decoder.neural --set n_layer=4
       neural verify examples/shakespeare_char.neural runs/first --backend jax --backend onnx
       neural verify model.neural --json
+      neural verify --export first-onnx
     """
     from neural.cli.show import show
     from neural.compiler import load
@@ -53,6 +57,11 @@ def verify(
     from neural.verification.peer import BACKENDS
     from neural.verification.verify import verify as run
 
+    if (file is None) == (export is None):
+        fail("N930", "neural verify takes a .neural file, or --export DIR", hint="give one of the two")
+    if export is not None:
+        _check_export(export, as_json)
+        return
     for name in backend:
         if name not in BACKENDS:
             near = nearest(name, BACKENDS)
@@ -64,6 +73,20 @@ def verify(
     rows = _watched(lambda tell: run(program, given, seed=seed, backends=backend or tuple(BACKENDS), tell=tell))
     print(_json(program.name, rows) if as_json else _table(program.name, rows))
     if any(row.state in ("differs", "failed") for row in rows):
+        raise typer.Exit(1)
+
+
+def _check_export(folder: Path, as_json: bool) -> None:
+    from json import dumps
+
+    from neural.verification.exports import check
+
+    found = check(folder)
+    verdict = "the same model" if found.same else "another model"
+    said = f"{folder}: {found.network} as {found.form}, read by {found.reader}, is {verdict}"
+    told = {"format": found.form, "network": found.network, "reader": found.reader, "difference": found.difference}
+    print(dumps({**told, "same": found.same}) if as_json else f"{said}: logits within {found.difference:.1e}")
+    if not found.same:
         raise typer.Exit(1)
 
 

@@ -16,14 +16,15 @@ from neural.layers.values import Arg, Shape, Value
 
 _SHORT = {"multi_head_attention": "attention"}
 
-# Attributes that torch.nn.Module has of its own.
+# Attributes that torch.nn.Module and flax.nnx.Module have of their own, and those that the source gives a network.
 MODULE_ATTRIBUTES = {
     "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "compile", "cpu", "cuda", "double",
     "dump_patches", "eval", "extra_repr", "float", "forward", "get_buffer", "get_parameter", "get_submodule",
     "half", "ipu", "load_state_dict", "modules", "mtia", "named_buffers", "named_children", "named_modules",
     "named_parameters", "parameters", "probabilities", "register_buffer", "register_module", "register_parameter",
     "requires_grad_", "share_memory", "state_dict", "to", "to_empty", "train", "training", "type", "xpu",
-    "zero_grad", "context", "layer",
+    "zero_grad", "context", "layer", "init_cache", "iter_children", "iter_modules", "kv_shapes", "perturb",
+    "set_attributes", "sow",
 }  # fmt: skip
 
 

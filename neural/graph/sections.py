@@ -95,7 +95,10 @@ _TRAIN_KINDS = {
     "keep_checkpoints": SIZE, "log_every": SIZE, "seed": COUNT,
 }  # fmt: skip
 TRAIN = tuple(Parameter(f.name, _TRAIN_KINDS[f.name], Arg.of(f.default), "") for f in fields(Train))
-EXECUTION = (Parameter("device", choice("auto", "cpu", "cuda"), Arg.of("auto"), "where it runs"),)
+EXECUTION = (
+    Parameter("device", choice("auto", "cpu", "cuda"), Arg.of("auto"), "where it runs"),
+    Parameter("activation_checkpointing", BOOLEAN, Arg.of(False), "whether blocks are computed again, not kept"),
+)
 
 
 def check_keys(network: Network, messages: Messages) -> dict[str, Section]:

@@ -29,20 +29,25 @@ def program_text(
 
     weights, tokenizer: the names of files that it starts from, relative to its own. title: a comment above it.
     """
-    d, drops = decoder, decoder.dropout > 0
-    params = _params(d)
+    params = _params(decoder)
     passed = {n: p for n, p in _BLOCK_PARAMETERS.items() if p in params}
-    inside = ", ".join(passed)
     comment = re.sub(r"\s+", " ", title).strip()
     lines = [
         *([f"# {comment}", ""] if comment else []),
         *(f"param {n} = {_number(v)}" for n, v in params.items()),
         "",
-        f"define Block({inside}) {{",
-        *_attention(d),
-        *_mlp(d),
+        f"define Block({', '.join(passed)}) {{",
+        *_attention(decoder),
+        *_mlp(decoder),
         "}",
         "",
+        *_network(decoder, name, passed, weights, tokenizer),
+    ]
+    return _formatted("\n".join(lines))
+
+
+def _network(d: Decoder, name: str, passed: dict[str, str], weights: str | None, tokenizer: str | None) -> list[str]:
+    return [
         f"network {name} {{",
         "input: ($context,)",
         *([f"weights: {write_string(weights)}"] if weights else []),
@@ -52,14 +57,13 @@ def program_text(
         "tokens = Embedding(input_dim=$vocab_size, output_dim=$d_model)",
         *_scaled(d),
         *(["positions = PositionalEmbedding(max_length=$context)"] if d.rope is None else []),
-        *(["Dropout(rate=$dropout)"] if drops and d.norm == "layer" else []),
+        *(["Dropout(rate=$dropout)"] if d.dropout > 0 and d.norm == "layer" else []),
         f"blocks = Block({', '.join(f'{n}=${p}' for n, p in passed.items())}) * $n_layer",
         f"norm = {_norm(d)}",
         f"head = Dense(units=$vocab_size{_bias(d.head_bias)}{', tied_to=tokens' if d.tied else ''})",
         TRAINING,
         "}",
     ]
-    return _formatted("\n".join(lines))
 
 
 # The parameter of the block's `define` → the file's `param`.
@@ -78,7 +82,7 @@ def _params(d: Decoder) -> dict[str, int | float]:
     params["n_head"] = d.n_head
     if d.n_kv_head != d.n_head:
         params["n_kv_head"] = d.n_kv_head
-    if _names_head_dim(d):
+    if _wide(d):
         params["head_dim"] = d.head_dim
     params["d_ff"] = d.d_ff
     if d.rope is not None:
@@ -88,8 +92,9 @@ def _params(d: Decoder) -> dict[str, int | float]:
     return params
 
 
-def _names_head_dim(d: Decoder) -> bool:
-    return d.head_dim * d.n_head != d.d_model or (d.qkv_bias != d.out_bias and d.n_kv_head != d.n_head)
+def _wide(d: Decoder) -> bool:
+    """Whether the heads together are not as wide as the stream, so that their width must be said."""
+    return d.head_dim * d.n_head != d.d_model
 
 
 def _attention(d: Decoder) -> list[str]:
@@ -101,12 +106,13 @@ def _attention_layers(d: Decoder) -> list[str]:
     grouped = ["num_kv_heads=$kv_heads"] if d.n_kv_head != d.n_head else []
     rest = ["causal=true", *_attention_options(d)]
     if d.qkv_bias == d.out_bias:
-        wide = ["key_dim=$head_dim"] if _names_head_dim(d) else []
+        wide = ["key_dim=$head_dim"] if _wide(d) else []
         biases = [] if d.qkv_bias else ["use_bias=false"]
         arguments = ["num_heads=$heads", *wide, *grouped, *rest, *biases]
         return [f"attention = MultiHeadAttention({', '.join(arguments)})"]
-    whole = "$heads * $head_dim" if _names_head_dim(d) else "$d_model"
-    part = "$kv_heads * $head_dim" if grouped else whole
+    whole = "$heads * $head_dim" if _wide(d) else "$d_model"
+    part = "$kv_heads * $head_dim" if _wide(d) else "$d_model / $heads * $kv_heads"
+    part = part if grouped else whole
     projections = [
         f"{n} = Dense(attention_norm, units={units}{_bias(d.qkv_bias)})"
         for n, units in (("q", whole), ("k", part), ("v", part))

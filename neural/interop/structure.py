@@ -238,10 +238,7 @@ class Structure:
 
     def _decoder(self, table: Step, head: Step, layers: int, scale: float | None, context: int | None) -> Recognized:
         facts = self.facts
-        if facts["rotary_positions"] is None and self.learned is None:
-            _refuse(table, "no position enters the network: neither a PositionalEmbedding nor `rope`")
-        if facts["rotary_positions"] is not None and self.learned is not None:
-            _refuse(self.learned, "positions are learned and rotary at once")
+        self._positions_stand_once(table)
         owned = weights(self.network.block)
         return Recognized(
             Decoder(
@@ -271,6 +268,13 @@ class Structure:
             ),
             {ours: theirs for ours, theirs in self.names.items() if ours in owned},
         )
+
+    def _positions_stand_once(self, table: Step) -> None:
+        rotary = self.facts["rotary_positions"] is not None
+        if not rotary and self.learned is None:
+            _refuse(table, "no position enters the network: neither a PositionalEmbedding nor `rope`")
+        if rotary and self.learned is not None:
+            _refuse(self.learned, "positions are learned and rotary at once")
 
     def _only_reader(self, value: str, *kinds: type[Layer], role: str) -> Step:
         """The single step that reads a value, of one of these kinds."""

@@ -12,6 +12,7 @@ from neural.diagnostics.diagnostic import fail
 from neural.graph.graph import weights as weights_of
 from neural.graph.passes import optimize
 from neural.interop.tensor_files import read_tensors
+from neural.layers.layer import Weight
 
 if TYPE_CHECKING:
     import numpy
@@ -32,13 +33,13 @@ def open_weights(source: str, program: Program, prefix: str = "") -> dict[str, A
     those of the readers.
     """
     expected = {
-        name: weight.shape
+        name: weight
         for name, weight in weights_of(optimize(program.graph).block).items()
         if not prefix or name.startswith(f"{prefix}.")
     }
     tensors = _read(source, program, expected)
     found = {}
-    for name, shape in expected.items():
+    for name, shape in ((n, w.shape) for n, w in expected.items()):
         own = name.removeprefix(f"{prefix}.") if prefix else name
         key = own if own in tensors else name
         if key not in tensors or tuple(tensors[key].shape) != shape:
@@ -65,7 +66,7 @@ def program_weights(program: Program) -> dict[str, Array]:
     return found
 
 
-def _read(source: str, program: Program, expected: Mapping[str, tuple[int, ...]]) -> Mapping[str, Array]:
+def _read(source: str, program: Program, expected: Mapping[str, Weight]) -> Mapping[str, Array]:
     if source.startswith("hf:"):
         return _decoder_weights(source, program)
     path = Path(source)

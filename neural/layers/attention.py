@@ -21,8 +21,57 @@ from neural.layers.layer import (
 )
 from neural.layers.masks import CausalMask, PaddingMask
 from neural.layers.normalization import rms_normalized
-from neural.layers.rotary import ROPE, ROTATE, Rope, Rotary, turned
+from neural.layers.onnx_site import OnnxSite, Tensor
+from neural.layers.rotary import JAX_ROTATE, KERAS_ROTATE, ROPE, ROTATE, Rope, Rotary, turned
 from neural.layers.values import Arg, draw, same
+
+JAX_DROPOUT_ATTENTION = '''
+def dropout_attention(
+    q: Array, k: Array, v: Array, mask: Array | None, dropout: nnx.Dropout
+) -> Array:
+    """Attention with dropout on its weights while training, (B, T, heads, head_dim)."""
+    if dropout.deterministic:
+        return jax.nn.dot_product_attention(q, k, v, mask=mask)
+    return nnx.dot_product_attention(
+        q,
+        k,
+        v,
+        mask=mask,
+        broadcast_dropout=False,
+        dropout_rng=dropout.rngs(),
+        dropout_rate=dropout.rate,
+    )
+'''
+
+
+KERAS_HEADS = '''
+def split_heads(x, heads):
+    """(B, T, heads * head_dim) → (B, T, heads, head_dim)."""
+    B, T, width = ops.shape(x)
+    return ops.reshape(x, (B, T, heads, width // heads))
+
+
+def merge_heads(x):
+    """(B, T, heads, head_dim) → (B, T, heads * head_dim)."""
+    B, T, heads, head_dim = ops.shape(x)
+    return ops.reshape(x, (B, T, heads * head_dim))
+'''
+
+KERAS_ATTEND = '''
+def attend(q, k, v, mask, dropout, is_causal=False, scale=None):
+    """`ops.dot_product_attention` with dropout on its weights."""
+    shared = q.shape[2] // k.shape[2]  # by so many queries
+    k, v = ops.repeat(k, shared, axis=2), ops.repeat(v, shared, axis=2)
+    scores = ops.cast(ops.einsum("btnh,bsnh->bnts", q, k), "float32")
+    scores = scores * (q.shape[3] ** -0.5 if scale is None else scale)
+    if is_causal:
+        positions = ops.arange(ops.shape(q)[1])
+        mask = positions <= positions[:, None]
+    if mask is not None:
+        scores = ops.where(mask, scores, -1e30)
+    weights = dropout(ops.cast(ops.softmax(scores), v.dtype))
+    return ops.einsum("bnts,bsnh->btnh", weights, v)
+'''
 
 
 @dataclass(frozen=True)
@@ -198,6 +247,34 @@ class Attention(Layer):
         site.line(self._product(site, effects, grouped, (q, k, v)))
         return f"{site.outputs[0]}.transpose(1, 2).flatten(-2)  # (B, T, {site.shapes[0][-1].text})"
 
+    def onnx(self, site: OnnxSite) -> Tensor:
+        q, k, v = site.inputs * 3 if len(site.inputs) == 1 else site.inputs
+        heads, kv_heads = self.num_heads.value, self.kv_heads.value
+        head_dim = site.shapes[0][-1].value // heads
+        effects = {type(e): e for e in self.effects(Value("", site.shapes[0]))}
+        if self.qk_norm.value:
+            q, k = (self._normalized(site, *x) for x in ((q, heads, "q_norm.weight"), (k, kv_heads, "k_norm.weight")))
+        if self.turning:
+            angles = site.uses(effects[Rotary])
+            q, k = (site.op("RotaryEmbedding", x, *angles, num_heads=n) for x, n in ((q, heads), (k, kv_heads)))
+        scale = self.scale.value
+        if scale is not None and scale <= 0:  # the operator takes the root of its scale, and 0 for its default
+            q, scale = site.op("Mul", q, site.constant(scale)), 1.0
+        given = {} if scale is None else {"scale": float(scale)}
+        if CausalMask in effects:
+            mask = site.uses(effects[CausalMask])
+        else:  # onnxruntime wants a row of the mask for each query
+            ones = site.constant([1], "int64")
+            length = site.op("Unsqueeze", site.length(), site.constant([0], "int64"))
+            rows = site.op("Concat", ones, ones, length, ones, axis=0)
+            mask = site.op("Expand", site.uses(effects[PaddingMask]), rows)
+        return site.attend(q, k, v, mask, q_num_heads=heads, kv_num_heads=kv_heads, head_dim=head_dim, **given)
+
+    def _normalized(self, site: OnnxSite, x: Tensor, heads: int, weight: str) -> Tensor:
+        apart = site.op("Reshape", x, site.constant([0, 0, heads, -1], "int64"))
+        normal = site.op("RMSNormalization", apart, site.weight(weight), epsilon=1e-6)
+        return site.op("Reshape", normal, site.constant([0, 0, -1], "int64"))
+
     def _product(self, site: Site, effects: dict[type, str], grouped: bool, qkv: tuple[str, str, str]) -> str:
         mask = effects.get(CausalMask) or effects[PaddingMask]
         given = [f"attn_mask={mask}"]
@@ -211,6 +288,88 @@ class Attention(Layer):
         if grouped:
             given.append("enable_gqa=True")
         return f"{site.outputs[0]} = F.scaled_dot_product_attention({', '.join(qkv)}, {', '.join(given)})"
+
+    def keras(self, site: Site) -> str:
+        q, k, v = site.inputs * 3 if len(site.inputs) == 1 else site.inputs
+        effects = {type(e): site.uses(e) for e in self.effects(Value("", site.shapes[0]))}
+        heads = site.attribute("num_heads", self.num_heads)
+        grouped = self.kv_heads.value != self.num_heads.value
+        kv_heads = site.attribute("num_kv_heads", self.kv_heads) if grouped else heads
+        site.helper(KERAS_HEADS)
+        sources = (q, k, v)
+        q, k, v = site.local("q", (k, v)), site.local("k", (v,)), site.local("v")
+        for name, source, n in zip((q, k, v), sources, (heads, kv_heads, kv_heads), strict=True):
+            site.line(f"{name} = split_heads({source}, {n})")
+        if self.qk_norm.value:
+            head_dim = site.shapes[0][-1].over(self.num_heads)
+            shape = (*site.shapes[0][:2], self.num_heads, head_dim)
+            made = "layers.RMSNormalization(epsilon=1e-6)"
+            norms = [site.module(made, suffix=n, shape=shape) for n in ("q_norm", "k_norm")]
+            site.line(f"{q}, {k} = {norms[0]}({q}), {norms[1]}({k})")
+        if self.turning:
+            site.helper(KERAS_ROTATE)
+            site.line(f"{q}, {k} = rotate({q}, {effects[Rotary]}), rotate({k}, {effects[Rotary]})")
+        if effects.get(Cache):
+            cache = effects[Cache]
+            site.line(f"if {cache} is not None:\n    {k}, {v} = {cache}.update({site.cache_layer()}, {k}, {v})")
+        if self.kv_heads.value == 1 and grouped:  # keras.ops shares the heads of more than one
+            site.line(f"{k}, {v} = ops.repeat({k}, {heads}, axis=2), ops.repeat({v}, {heads}, axis=2)")
+        self._keras_product(site, effects, (q, k, v))
+        return f"merge_heads({site.outputs[0]})"
+
+    def _keras_product(self, site: Site, effects: dict[type, str], qkv: tuple[str, str, str]) -> None:
+        mask = effects.get(CausalMask) or effects[PaddingMask]
+        given = [*qkv, f"mask={mask}"]
+        if self.causal.value and self.window.value is None:
+            given.append(f"is_causal={mask} is None")
+        if self.scale.value is not None:
+            given.append(f"scale={site.attribute('scale', self.scale)}")
+        fused = f"{site.outputs[0]} = ops.dot_product_attention({', '.join(given)})"
+        if self.dropout.text == "0.0":
+            site.line(fused)
+            return
+        site.helper(KERAS_ATTEND)
+        dropout = site.module(f"layers.Dropout({self.dropout.text})", suffix="dropout")
+        dropped = f"{site.outputs[0]} = attend({', '.join([*given, f'dropout={dropout}'])})"
+        site.line(f"if training:\n    {dropped}\nelse:\n    {fused}")
+
+    def jax(self, site: Site) -> str:
+        q, k, v = site.inputs * 3 if len(site.inputs) == 1 else site.inputs
+        effects = {type(e): site.uses(e) for e in self.effects(Value("", site.shapes[0]))}
+        heads = site.attribute("num_heads", self.num_heads)
+        grouped = self.kv_heads.value != self.num_heads.value
+        kv_heads = site.attribute("num_kv_heads", self.kv_heads) if grouped else heads
+        site.line("# heads behind the length: (B, T, heads, head_dim)")
+        sources = (q, k, v)
+        q, k, v = site.local("q", (k, v)), site.local("k", (v,)), site.local("v")
+        for name, source, n in zip((q, k, v), sources, (heads, kv_heads, kv_heads), strict=True):
+            site.line(f"{name} = {source}.reshape(*{source}.shape[:2], {n}, -1)")
+        if self.qk_norm.value:
+            head_dim = site.shapes[0][-1].over(self.num_heads).text
+            made = f"nnx.RMSNorm({head_dim}, epsilon=1e-06, rngs=rngs)"
+            norms = [site.module(made, suffix=n) for n in ("q_norm", "k_norm")]
+            site.line(f"{q}, {k} = {norms[0]}({q}), {norms[1]}({k})")
+        if self.turning:
+            site.helper(JAX_ROTATE)
+            site.line(f"{q}, {k} = rotate({q}, {effects[Rotary]}), rotate({k}, {effects[Rotary]})")
+        if effects.get(Cache):
+            cache = effects[Cache]
+            site.line(f"if {cache} is not None:\n    {k}, {v} = {cache}.update({site.cache_layer()}, {k}, {v})")
+        mask = effects.get(CausalMask) or effects[PaddingMask]
+        site.line(f"{site.outputs[0]} = {self._jax_product(site, (q, k, v), mask)}")
+        return f"{site.outputs[0]}.reshape(*{site.outputs[0]}.shape[:2], -1)  # (B, T, {site.shapes[0][-1].text})"
+
+    def _jax_product(self, site: Site, qkv: tuple[str, str, str], mask: str) -> str:
+        scale = None if self.scale.value is None else site.attribute("scale", self.scale)
+        if self.dropout.text == "0.0":
+            given = f"mask={mask}" + (f", scale={scale}" if scale else "")
+            return f"jax.nn.dot_product_attention({', '.join(qkv)}, {given})"
+        if scale:
+            site.line(f"{qkv[0]} = {qkv[0]} * ({scale} * {qkv[0]}.shape[-1] ** 0.5)  # over sqrt(head_dim) below")
+        site.helper(JAX_DROPOUT_ATTENTION)
+        made = f"nnx.Dropout({self.dropout.text}, rngs=rngs)"
+        dropout = site.attribute("attention_dropout", Arg(self.dropout.value, made, made))
+        return f"dropout_attention({', '.join(qkv)}, {mask}, {dropout})"
 
 
 def divides(total: Arg, heads: Arg, argument: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from neural.layers.arguments import SIZE, argument, choice
 from neural.layers.effects import Positions
 from neural.layers.layer import Layer, Mismatch, Sample, Shape, Site, Value, Weight, register, size, width
+from neural.layers.onnx_site import OnnxSite, Tensor
 from neural.layers.values import Arg, draw
 
 
@@ -39,6 +40,15 @@ class Embedding(Layer):
     def torch(self, site: Site) -> str:
         return f"{site.module(f'nn.Embedding({self.input_dim.text}, {self.output_dim.text})')}({site.inputs[0]})"
 
+    def keras(self, site: Site) -> str:
+        return f"{site.module(f'layers.Embedding({self.input_dim.text}, {self.output_dim.text})')}({site.inputs[0]})"
+
+    def jax(self, site: Site) -> str:
+        return f"{site.module(_jax_table(site, self.input_dim.text, self.output_dim.text))}({site.inputs[0]})"
+
+    def onnx(self, site: OnnxSite) -> Tensor:
+        return site.rows("weight", site.inputs[0])
+
 
 SINUSOIDS = '''
 def sinusoids(positions: Tensor, width: int) -> Tensor:
@@ -46,6 +56,24 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
     steps = torch.arange(0, width, 2, device=positions.device)
     angles = positions[..., None] / 10000.0 ** (steps / width)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
+'''
+
+KERAS_SINUSOIDS = '''
+def sinusoids(positions, width, dtype):
+    """Sines and cosines of many wavelengths (Vaswani et al. 2017), (T, width)."""
+    steps = ops.arange(0, width, 2, dtype="float32")
+    angles = ops.cast(positions, "float32")[:, None] / 10000.0 ** (steps / width)
+    waves = ops.stack((ops.sin(angles), ops.cos(angles)), axis=-1)
+    return ops.cast(ops.reshape(waves, (-1, width)), dtype)
+'''
+
+JAX_SINUSOIDS = '''
+def add_sinusoids(x: Array, positions: Array) -> Array:
+    """x plus sines and cosines of many wavelengths (Vaswani et al. 2017), (B, T, d)."""
+    width = x.shape[-1]
+    angles = positions[:, None] / 10000.0 ** (jnp.arange(0, width, 2) / width)
+    waves = jnp.stack((jnp.sin(angles), jnp.cos(angles)), axis=-1)
+    return x + waves.reshape(-1, width).astype(x.dtype)
 '''
 
 
@@ -107,10 +135,45 @@ class PositionalEmbedding(Layer):
         positions, x = site.uses(Positions()), site.inputs[0]
         if self.kind.value == "sinusoidal":
             site.helper(SINUSOIDS)
-            return f"{x} + sinusoids({positions}, {site.attribute('width', site.shapes[0][-1])})"
+            columns = site.attribute("width", site.shapes[0][-1])
+            return f"{x} + sinusoids({positions}, {columns}).type_as({x})"
         length = site.shapes[0][1] if self.max_length.value is None else self.max_length
         table = site.module(f"nn.Embedding({length.text}, {site.shapes[0][-1].text})")
         return f"{x} + {table}({positions})"
+
+    def keras(self, site: Site) -> str:
+        positions, x = site.uses(Positions()), site.inputs[0]
+        width = site.shapes[0][-1]
+        if self.kind.value == "sinusoidal":
+            site.helper(KERAS_SINUSOIDS)
+            return f"{x} + sinusoids({positions}, {site.attribute('width', width)}, {x}.dtype)"
+        length = self.length(Value("", site.shapes[0]))
+        table = site.module(f"layers.Embedding({length.text}, {width.text})", shape=site.shapes[0][1:2])
+        return f"{x} + {table}({positions})"
+
+    def jax(self, site: Site) -> str:
+        positions, x = site.uses(Positions()), site.inputs[0]
+        if self.kind.value == "sinusoidal":
+            site.helper(JAX_SINUSOIDS)
+            return f"add_sinusoids({x}, {positions})"
+        length = site.shapes[0][1] if self.max_length.value is None else self.max_length
+        return f"{x} + {site.module(_jax_table(site, length.text, site.shapes[0][-1].text))}({positions})"
+
+    def onnx(self, site: OnnxSite) -> Tensor:
+        positions, x = site.uses(Positions()), site.inputs[0]
+        if self.kind.value == "learned":
+            return site.op("Add", x, site.op("Gather", site.weight("weight"), positions))
+        width = site.shapes[0][-1].value
+        last = site.constant([-1], "int64")
+        steps = site.op("Unsqueeze", site.cast(positions, "float32"), last)
+        angles = site.op("Div", steps, site.constant(10000.0 ** (site.np.arange(0, width, 2) / width)))
+        pairs = (site.op("Unsqueeze", site.op(kind, angles), last) for kind in ("Sin", "Cos"))
+        table = site.op("Reshape", site.op("Concat", *pairs, axis=-1), site.constant([0, 0, width], "int64"))
+        return site.op("Add", x, table)
+
+
+def _jax_table(site: Site, rows: str, width: str) -> str:
+    return f"nnx.Embed({rows}, {width}, embedding_init={site.initializer('table')}, rngs=rngs)"
 
 
 register(Embedding)

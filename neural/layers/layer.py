@@ -10,6 +10,8 @@ from neural.layers.values import Arg, Shape, Value
 if TYPE_CHECKING:
     import numpy
 
+    from neural.layers.onnx_site import OnnxSite
+
     Array = numpy.ndarray
 
 
@@ -47,8 +49,9 @@ class Site(Protocol):
     outputs: tuple[str, ...]  # the variables that are to hold the outputs
     shapes: tuple[Shape, ...]  # of the inputs
 
-    def module(self, expression: str, suffix: str = "") -> str:
-        """Create a submodule in the constructor; returns what the forward pass calls."""
+    def module(self, expression: str, suffix: str = "", shape: Shape | None = None) -> str:
+        """Create a submodule in the constructor; returns what the forward pass calls. shape: of its input, by default
+        the statement's."""
 
     def attribute(self, name: str, value: Arg) -> str:
         """Keep a constructor's value; returns how the forward pass reads it. Numbers in the file stay numbers."""
@@ -71,6 +74,9 @@ class Site(Protocol):
     def helper(self, source: str) -> None:
         """A function of the generated module."""
 
+    def initializer(self, kind: str) -> str:
+        """What draws a new "matrix" or "table", for frameworks whose layers take it in their constructors."""
+
 
 class Effect:
     """What a layer needs beside its inputs: a mask, positions, a cache. Rises to the network, which makes it."""
@@ -91,6 +97,10 @@ class Effect:
 
     def jax(self, site: Site) -> str:
         """The same in JAX."""
+        raise NotImplementedError
+
+    def onnx(self, site: OnnxSite) -> Any:
+        """What layers get for `site.uses(effect)`, made of operators of ONNX."""
         raise NotImplementedError
 
 
@@ -137,6 +147,10 @@ class Layer:
         """The same in Flax NNX: `nnx` modules, `jax.numpy` as jnp for the rest."""
         raise NotImplementedError
 
+    def onnx(self, site: OnnxSite) -> Any:
+        """The output, or a tuple of several, as operators of ONNX."""
+        raise NotImplementedError
+
 
 class Composite:
     """A layer whose body is made of other layers."""
@@ -158,7 +172,7 @@ def register(cls: type, *synonyms: str) -> type:
     """Make a layer known to the language. A layer without samples, or without a spelling, is refused."""
     if not cls.samples:
         raise TypeError(f"{cls.__name__} has no samples")
-    for method in ("numpy", "torch") if issubclass(cls, Layer) else ("body",):
+    for method in ("numpy", "torch", "onnx") if issubclass(cls, Layer) else ("body",):
         if getattr(cls, method) is getattr(Layer, method, None) or getattr(cls, method) is getattr(
             Composite, method, None
         ):

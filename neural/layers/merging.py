@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from neural.layers.arguments import INTEGER, argument
 from neural.layers.layer import Layer, Mismatch, Sample, Shape, Site, Value, register, size
+from neural.layers.onnx_site import OnnxSite, Tensor
 from neural.layers.values import Arg, draw, same
 
 
@@ -29,6 +30,17 @@ class _Elementwise(Layer):
     def torch(self, site: Site) -> str:
         operands = map(product_operand, site.inputs) if self.operator == "*" else site.inputs
         return f" {self.operator} ".join(operands)
+
+    def keras(self, site: Site) -> str:
+        return self.torch(site)
+
+    jax = torch
+
+    def onnx(self, site: OnnxSite) -> Tensor:
+        total = site.inputs[0]
+        for x in site.inputs[1:]:
+            total = site.op({"+": "Add", "*": "Mul"}[self.operator], total, x)
+        return total
 
 
 def product_operand(expression: str) -> str:
@@ -104,6 +116,15 @@ class Concatenate(Layer):
 
     def torch(self, site: Site) -> str:
         return f"torch.cat(({', '.join(site.inputs)}), dim={site.attribute('axis', self.axis)})"
+
+    def keras(self, site: Site) -> str:
+        return f"ops.concatenate(({', '.join(site.inputs)}), axis={site.attribute('axis', self.axis)})"
+
+    def jax(self, site: Site) -> str:
+        return f"jnp.concatenate(({', '.join(site.inputs)}), axis={site.attribute('axis', self.axis)})"
+
+    def onnx(self, site: OnnxSite) -> Tensor:
+        return site.op("Concat", *site.inputs, axis=self.axis.value)
 
 
 def _without(shape: Shape, axis: int) -> Shape:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from neural.layers.arguments import BOOLEAN, NUMBER, POSITIVE, RATE, argument
 from neural.layers.layer import Layer, Sample, Shape, Site, Value, Weight, register, size, width
 from neural.layers.merging import product_operand
+from neural.layers.onnx_site import OnnxSite, Tensor
 from neural.layers.values import Arg
 
 
@@ -41,6 +42,21 @@ class LayerNormalization(Layer):
         epsilon = "" if self.epsilon.literal and self.epsilon.value == 1e-5 else f", eps={self.epsilon.text}"
         return f"{site.module(f'nn.LayerNorm({site.shapes[0][-1].text}{epsilon}{bias})')}({site.inputs[0]})"
 
+    def keras(self, site: Site) -> str:
+        center = "" if self.use_bias.text == "True" else f", center={self.use_bias.text}"
+        norm = site.module(f"layers.LayerNormalization(epsilon={self.epsilon.text}{center})")
+        return f"{norm}({site.inputs[0]})"
+
+    def jax(self, site: Site) -> str:
+        bias = "" if self.use_bias.text == "True" else f", use_bias={self.use_bias.text}"
+        # the fast variance, E[x²] - E[x]², loses its digits where the mean is large
+        given = f"{site.shapes[0][-1].text}, epsilon={self.epsilon.text}{bias}, use_fast_variance=False, rngs=rngs"
+        return f"{site.module(f'nnx.LayerNorm({given})')}({site.inputs[0]})"
+
+    def onnx(self, site: OnnxSite) -> Tensor:
+        bias = site.weight("bias") if self.use_bias.value else None
+        return site.op("LayerNormalization", site.inputs[0], site.weight("weight"), bias, epsilon=self.epsilon.value)
+
 
 @dataclass(frozen=True)
 class RMSNormalization(Layer):
@@ -64,6 +80,16 @@ class RMSNormalization(Layer):
 
     def torch(self, site: Site) -> str:
         return f"{site.module(f'nn.RMSNorm({site.shapes[0][-1].text}, eps={self.epsilon.text})')}({site.inputs[0]})"
+
+    def keras(self, site: Site) -> str:
+        return f"{site.module(f'layers.RMSNormalization(epsilon={self.epsilon.text})')}({site.inputs[0]})"
+
+    def jax(self, site: Site) -> str:
+        norm = site.module(f"nnx.RMSNorm({site.shapes[0][-1].text}, epsilon={self.epsilon.text}, rngs=rngs)")
+        return f"{norm}({site.inputs[0]})"
+
+    def onnx(self, site: OnnxSite) -> Tensor:
+        return site.op("RMSNormalization", site.inputs[0], site.weight("weight"), epsilon=self.epsilon.value)
 
 
 def rms_normalized(np, x, epsilon: float):
@@ -106,6 +132,21 @@ class BatchNormalization(Layer):
             return f"{norm}({x})"
         return f"{norm}({x}.flatten(0, -2)).view_as({x})"
 
+    def keras(self, site: Site) -> str:
+        arguments = f"momentum={self.momentum.text}, epsilon={self.epsilon.text}"
+        return f"{site.module(f'layers.BatchNormalization({arguments})')}({site.inputs[0]})"
+
+    def jax(self, site: Site) -> str:
+        given = f"momentum={self.momentum.text}, epsilon={self.epsilon.text}, use_fast_variance=False, rngs=rngs"
+        return f"{site.module(f'nnx.BatchNorm({site.shapes[0][-1].text}, {given})')}({site.inputs[0]})"
+
+    def onnx(self, site: OnnxSite) -> Tensor:
+        # BatchNormalization of ONNX has the features on axis 1, and ours are on the last
+        variance = site.op("Add", site.weight("running_var"), site.constant(self.epsilon.value))
+        scale = site.op("Div", site.weight("weight"), site.op("Sqrt", variance))
+        centred = site.op("Sub", site.inputs[0], site.weight("running_mean"))
+        return site.op("Add", site.op("Mul", centred, scale), site.weight("bias"))
+
 
 @dataclass(frozen=True)
 class Rescaling(Layer):
@@ -128,6 +169,14 @@ class Rescaling(Layer):
 
     def torch(self, site: Site) -> str:
         return f"{product_operand(site.inputs[0])} * {site.attribute('scale', self.scale)}"
+
+    def keras(self, site: Site) -> str:
+        return self.torch(site)
+
+    jax = torch
+
+    def onnx(self, site: OnnxSite) -> Tensor:
+        return site.op("Mul", site.inputs[0], site.constant(self.scale.value))
 
 
 def _complement(momentum: Arg) -> str:

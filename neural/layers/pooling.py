@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from neural.layers.effects import RealTokens
 from neural.layers.layer import Layer, Mismatch, Sample, Shape, Site, Value, register, size
+from neural.layers.onnx_site import OnnxSite, Tensor
 from neural.layers.values import draw
 
 
@@ -28,6 +29,11 @@ class _Pooling(Layer):
 def _mask(np, state, x):
     real = state["attention_mask"]
     return np.ones(x.shape[:2], bool) if real is None else real.astype(bool)
+
+
+def _real(site: OnnxSite) -> Tensor:
+    """(B, T, 1), 1.0 for real positions."""
+    return site.cast(site.op("Unsqueeze", site.uses(RealTokens()), site.constant([2], "int64")), "float32")
 
 
 AVERAGE = '''
@@ -57,6 +63,50 @@ def last(x: Tensor, mask: Tensor | None) -> Tensor:
     return x[rows, (positions * mask.bool()).argmax(1)]
 '''
 
+KERAS_GREATEST = '''
+def greatest(x, mask):
+    """The greatest over the real positions of x, (B, T, d) → (B, d)."""
+    if mask is not None:
+        x = ops.where(ops.cast(mask, "bool")[:, :, None], x, float("-inf"))
+    return ops.max(x, axis=1)
+'''
+
+KERAS_LAST = '''
+def last(x, mask):
+    """The vector at the last real position of x, (B, T, d) → (B, d)."""
+    if mask is None:
+        return x[:, -1]
+    positions = ops.arange(ops.shape(x)[1]) * ops.cast(mask, "int32")
+    at = ops.argmax(positions, axis=1)[:, None, None]
+    return ops.take_along_axis(x, at, axis=1)[:, 0]
+'''
+
+JAX_AVERAGE = '''
+def average(x: Array, mask: Array | None) -> Array:
+    """The mean over the real positions of x, (B, T, d) → (B, d)."""
+    if mask is None:
+        return x.mean(1)
+    mask = mask[:, :, None].astype(x.dtype)
+    return (x * mask).sum(1) / mask.sum(1)
+'''
+
+JAX_GREATEST = '''
+def greatest(x: Array, mask: Array | None) -> Array:
+    """The greatest over the real positions of x, (B, T, d) → (B, d)."""
+    if mask is not None:
+        x = jnp.where(mask[:, :, None].astype(bool), x, -jnp.inf)
+    return x.max(1)
+'''
+
+JAX_LAST = '''
+def last(x: Array, mask: Array | None) -> Array:
+    """The vector at the last real position of x, (B, T, d) → (B, d)."""
+    if mask is None:
+        return x[:, -1]
+    positions = jnp.arange(x.shape[1]) * mask.astype(bool)
+    return x[jnp.arange(x.shape[0]), positions.argmax(1)]
+'''
+
 
 @dataclass(frozen=True)
 class GlobalAveragePooling1D(_Pooling):
@@ -72,6 +122,19 @@ class GlobalAveragePooling1D(_Pooling):
         site.helper(AVERAGE)
         return f"average({site.inputs[0]}, {site.uses(RealTokens())})"
 
+    def keras(self, site: Site) -> str:
+        pool = site.module("layers.GlobalAveragePooling1D()")
+        return f"{pool}({site.inputs[0]}, mask={site.uses(RealTokens())})"
+
+    def jax(self, site: Site) -> str:
+        site.helper(JAX_AVERAGE)
+        return f"average({site.inputs[0]}, {site.uses(RealTokens())})"
+
+    def onnx(self, site: OnnxSite) -> Tensor:
+        one, mask = site.constant([1], "int64"), _real(site)
+        sums = (site.op("ReduceSum", x, one, keepdims=0) for x in (site.op("Mul", site.inputs[0], mask), mask))
+        return site.op("Div", *sums)
+
 
 @dataclass(frozen=True)
 class GlobalMaxPooling1D(_Pooling):
@@ -85,6 +148,19 @@ class GlobalMaxPooling1D(_Pooling):
     def torch(self, site: Site) -> str:
         site.helper(GREATEST)
         return f"greatest({site.inputs[0]}, {site.uses(RealTokens())})"
+
+    def keras(self, site: Site) -> str:
+        site.helper(KERAS_GREATEST)
+        return f"greatest({site.inputs[0]}, {site.uses(RealTokens())})"
+
+    def jax(self, site: Site) -> str:
+        site.helper(JAX_GREATEST)
+        return f"greatest({site.inputs[0]}, {site.uses(RealTokens())})"
+
+    def onnx(self, site: OnnxSite) -> Tensor:
+        real = site.cast(_real(site), "bool")
+        x = site.op("Where", real, site.inputs[0], site.constant(float("-inf")))
+        return site.op("ReduceMax", x, site.constant([1], "int64"), keepdims=0)
 
 
 @dataclass(frozen=True)
@@ -100,6 +176,21 @@ class LastToken(_Pooling):
     def torch(self, site: Site) -> str:
         site.helper(LAST)
         return f"last({site.inputs[0]}, {site.uses(RealTokens())})"
+
+    def keras(self, site: Site) -> str:
+        site.helper(KERAS_LAST)
+        return f"last({site.inputs[0]}, {site.uses(RealTokens())})"
+
+    def jax(self, site: Site) -> str:
+        site.helper(JAX_LAST)
+        return f"last({site.inputs[0]}, {site.uses(RealTokens())})"
+
+    def onnx(self, site: OnnxSite) -> Tensor:
+        zero, one = site.constant(0, "int64"), site.constant(1, "int64")
+        slots = site.op("Range", zero, site.length(), one)
+        places = site.cast(site.op("Mul", site.uses(RealTokens()), slots), "float32")
+        last = site.op("ArgMax", places, axis=1, keepdims=1)  # (B, 1)
+        return site.op("GatherND", site.inputs[0], last, batch_dims=1)
 
 
 register(GlobalAveragePooling1D)

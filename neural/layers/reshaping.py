@@ -7,6 +7,7 @@ from math import prod
 
 from neural.layers.arguments import RATE, SIZES, argument
 from neural.layers.layer import Layer, Mismatch, Sample, Shape, Site, Value, register
+from neural.layers.onnx_site import OnnxSite, Tensor
 from neural.layers.values import Arg, draw
 
 
@@ -26,6 +27,15 @@ class Dropout(Layer):
 
     def torch(self, site: Site) -> str:
         return f"{site.module(f'nn.Dropout({self.rate.text})')}({site.inputs[0]})"
+
+    def keras(self, site: Site) -> str:
+        return f"{site.module(f'layers.Dropout({self.rate.text})')}({site.inputs[0]})"
+
+    def jax(self, site: Site) -> str:
+        return f"{site.module(f'nnx.Dropout({self.rate.text}, rngs=rngs)')}({site.inputs[0]})"
+
+    def onnx(self, site: OnnxSite) -> Tensor:
+        return site.inputs[0]
 
 
 def _numbers(x: Value, layer: str) -> Arg:
@@ -55,6 +65,15 @@ class Flatten(Layer):
     def torch(self, site: Site) -> str:
         return f"{site.inputs[0]}.flatten(1)"
 
+    def keras(self, site: Site) -> str:
+        return f"{site.module('layers.Flatten()')}({site.inputs[0]})"
+
+    def jax(self, site: Site) -> str:
+        return f"{site.inputs[0]}.reshape({site.inputs[0]}.shape[0], -1)"
+
+    def onnx(self, site: OnnxSite) -> Tensor:
+        return site.op("Flatten", site.inputs[0], axis=1)
+
 
 @dataclass(frozen=True)
 class Reshape(Layer):
@@ -82,6 +101,14 @@ class Reshape(Layer):
 
     def torch(self, site: Site) -> str:
         return f"{site.inputs[0]}.reshape(-1, {', '.join(str(n) for n in self._sizes(site))})"
+
+    def keras(self, site: Site) -> str:
+        return f"{site.module(f'layers.Reshape({tuple(self._sizes(site))})')}({site.inputs[0]})"
+
+    jax = torch
+
+    def onnx(self, site: OnnxSite) -> Tensor:
+        return site.op("Reshape", site.inputs[0], site.constant([-1, *self._sizes(site)], "int64"))
 
     def _sizes(self, site: Site) -> list[int]:
         return [a.value for a in self.shape(Value("", site.shapes[0]))[0][1:]]

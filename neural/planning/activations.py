@@ -22,28 +22,38 @@ class _Memory:
         self.kept.setdefault(self.of_value[value], node.name)
 
 
-def activations(block: Block, setting: Setting) -> dict[str, int]:
+def activations(block: Block, setting: Setting, *, checkpointing: bool = False) -> dict[str, int]:
     """Bytes that one forward pass keeps for the backward pass, by the path of the node that makes them.
 
     A path has no numbers of copies: "blocks" is all copies together, "blocks.attn" what it is in one of them. An input
-    counts for the node that keeps it; the network's output is the loss's and not counted. Float32, no recomputation.
+    counts for the node that keeps it; the network's output is the loss's and not counted. Float32.
+
+    checkpointing: each block of the network keeps its input alone; the largest counts once more for what it keeps while
+    the backward pass computes it again.
     """
     found: dict[str, int] = {}
-    _walk(block, setting, "", found)
+    _walk(block, setting, "", found, checkpointing=checkpointing)
     return found
 
 
-def _walk(block: Block, setting: Setting, prefix: str, found: dict[str, int]) -> Saved:
+def _walk(block: Block, setting: Setting, prefix: str, found: dict[str, int], *, checkpointing: bool = False) -> Saved:
     """What a block keeps, seen from outside, and in `found` what each of its nodes does."""
     values, memory = block.values(), _Memory({v.name: f"input {v.name}" for v in block.inputs})
     own: dict[str, int] = {}
+    again: dict[str, int] = {}
     for node in block.nodes:
         inputs = tuple(values[i] for i in node.inputs)
         if isinstance(node.layer, Block):
             rule = _walk(node.layer, setting, f"{prefix}{node.name}.", found)
+            if checkpointing:
+                again[node.name] = rule.extra
+                rule = Saved(tuple(range(len(inputs))))
         else:
             rule = saved(node.layer, inputs, node.outputs, setting)
         own[node.name] = _place(node, inputs, rule, memory, setting)
+    if again:
+        largest = max(again, key=again.__getitem__)
+        own[largest] += again[largest]
     output = memory.of_value[block.outputs[0]]
     given = [memory.of_value[v.name] for v in block.inputs]
     for piece, keeper in memory.kept.items():

@@ -73,6 +73,7 @@ class Plan:
     steps: int | None
     optimizer: str
     device: str
+    checkpointing: bool  # blocks keep their inputs alone
     training: TrainingMemory
     generation: GenerationMemory
     generates: bool  # causal throughout: has a cache
@@ -84,8 +85,9 @@ class Plan:
 
     @property
     def flops_per_token_training(self) -> int:
-        """Forward and backward."""
-        return TRAINING * self.flops_per_token
+        """Forward and backward; with checkpointing the forward pass of blocks twice."""
+        again = sum(p.flops for p in self.parts if p.parts) // self.context if self.checkpointing else 0
+        return TRAINING * self.flops_per_token + again
 
     @property
     def tokens_per_step(self) -> int:
@@ -111,6 +113,7 @@ class Plan:
             "batch_size": self.batch_size,
             "context": self.context,
             "device": self.device,
+            "activation_checkpointing": self.checkpointing,
             "optimizer": self.optimizer,
             "tokens_per_step": self.tokens_per_step,
             "training_tokens": tokens,
@@ -141,7 +144,8 @@ def plan(
     device = device or settings.execution.get("device", "auto")
     setting = Setting(batch_size, context, "cuda" if device == "auto" else device)
     _check(graph, setting)
-    parts = _parts(graph.block, setting, activations(graph.block, setting))
+    checkpointing = bool(settings.execution.get("activation_checkpointing"))
+    parts = _parts(graph.block, setting, activations(graph.block, setting, checkpointing=checkpointing))
     tokens = setting.sequence(graph.block.inputs[0])
     training, generation = _memory(graph, setting, parts)
     return Plan(
@@ -155,6 +159,7 @@ def plan(
         steps=settings.train.steps,
         optimizer=settings.optimizer.name,
         device=setting.device,
+        checkpointing=checkpointing,
         training=training,
         generation=generation,
         generates=graph.cached,

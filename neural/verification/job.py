@@ -97,8 +97,7 @@ def _targets(program: Program, inputs: list[np.ndarray], rng: np.random.Generato
         return None
     block = program.graph.block
     axes = block.value(block.outputs[0]).shape[1:]
-    names = [v.name for v in block.inputs]
-    length = inputs[names.index(program.graph.sequence)].shape[1] if program.graph.sequence else None
+    length = next((x.shape[1] for x, v in zip(inputs, block.inputs, strict=True) if v.shape[1].axis), None)
     shape = (BATCH, *(length if a.axis == "T" else a.value for a in axes))
     if loss == "sparse_categorical_crossentropy":
         return rng.integers(0, shape[-1], shape[:-1])

@@ -36,7 +36,7 @@ class Peer(Protocol):
         """The gradient of the file's loss, without dropout, by our names and in our layout; tied weights once."""
 
     def steps(self, inputs: list[Array], targets: Array, n: int) -> list[float]:
-        """The losses before each of n optimizer steps on one batch, without dropout."""
+        """The losses before each of n optimizer steps on one batch: no dropout, but batch statistics as in training."""
 
 
 class Backend(NamedTuple):

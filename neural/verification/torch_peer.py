@@ -69,6 +69,8 @@ class Peer:
         rate = settings.optimizer.arguments["learning_rate"]
         schedule = make_schedule(settings.lr_schedule, rate, settings.train.steps or n)
         losses = []
+        for module in self._model.modules():
+            module.train(isinstance(module, nn.BatchNorm1d))
         for step in range(n):
             optimizer.zero_grad()
             loss = self._loss(inputs, targets)
@@ -79,6 +81,7 @@ class Peer:
                 group["lr"] = schedule(step)
             optimizer.step()
             losses.append(loss.item())
+        self._model.eval()
         self._reset()
         return losses
 

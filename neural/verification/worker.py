@@ -22,7 +22,7 @@ def answers(peer: Peer, job: Job, program: Program) -> dict[str, np.ndarray]:
     cached = program.graph.cached
     found = {"logits": peer.logits(job.inputs)}
     if job.mask is not None:
-        found["padded"] = peer.logits(job.inputs, job.mask)
+        found["padded"] = _of_tokens(peer.logits(job.inputs, job.mask), job.mask)
     if cached and hasattr(peer, "cached"):
         found["cached"] = peer.cached(job.inputs[0])
     if cached and hasattr(peer, "decode"):
@@ -31,6 +31,12 @@ def answers(peer: Peer, job: Job, program: Program) -> dict[str, np.ndarray]:
         found |= {f"gradients/{name}": g for name, g in peer.gradients(job.inputs, job.targets).items()}
         found["steps"] = np.array(peer.steps(job.inputs, job.targets, STEPS))
     return found
+
+
+def _of_tokens(output: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The output with 0 where padding is: what attention gives to a query without keys is nobody's business."""
+    per_token = output.ndim > 2 and output.shape[:2] == mask.shape
+    return output * mask.reshape(*mask.shape, *(1 for _ in output.shape[2:])) if per_token else output
 
 
 def main(name: str, folder: Path) -> None:

@@ -14,7 +14,11 @@ from neural.diagnostics.source import Source
 from neural.layers import REGISTRY
 from tests.parity.programs import sample_program
 
-GOLDEN = Path("tests/golden/source")
+GOLDEN = {  # by back end
+    "pytorch": Path("tests/golden/source"),
+    "tensorflow": Path("tests/golden/source/keras"),
+    "jax": Path("tests/golden/source/jax"),
+}
 
 EVERYTHING = """
 param w = 32
@@ -58,20 +62,27 @@ PROGRAMS = programs()
 
 def golden() -> dict[Path, str]:
     """The golden files as they should be."""
-    return {GOLDEN / f"{name}.py": program.source() for name, program in PROGRAMS.items()}
-
-
-@pytest.mark.parametrize(("path", "source"), golden().items(), ids=lambda x: x.stem if isinstance(x, Path) else "")
-def test_golden(path: Path, source: str) -> None:
-    assert source == path.read_text(), "`make golden` writes it anew; look at what it changes"
+    return {
+        folder / f"{name}.py": program.source(backend)
+        for backend, folder in GOLDEN.items()
+        for name, program in PROGRAMS.items()
+    }
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_runs_alone_without_neural(name: str, tmp_path: Path) -> None:
-    if PROGRAMS[name].parameter_count > 3e8:
-        return  # its size is the example's point; it takes more memory than a test should
+@pytest.mark.parametrize("backend", GOLDEN)
+def test_golden(backend: str, name: str) -> None:
+    expected = (GOLDEN[backend] / f"{name}.py").read_text()
+    assert PROGRAMS[name].source(backend) == expected, "`make golden` writes it anew; look at what it changes"
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("backend", GOLDEN)
+def test_runs_alone_without_neural(backend: str, name: str, tmp_path: Path) -> None:
+    if PROGRAMS[name].parameter_count > (3e8 if backend == "pytorch" else 1e7):
+        return  # its size is the example's point; it takes more memory or time than a test should
     path = tmp_path / "model.py"
-    path.write_text(PROGRAMS[name].source())
+    path.write_text(PROGRAMS[name].source(backend))
     run = subprocess.run(
         [sys.executable, "-I", "-S", "-c", ALONE, *sys.path, str(path)],
         capture_output=True,
@@ -94,13 +105,14 @@ runpy.run_path(sys.argv[-1], run_name='__main__')
 """
 
 
-def test_ruff(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", GOLDEN)
+def test_ruff(backend: str, tmp_path: Path) -> None:
     """All golden programs and all samples of all layers, linted and formatted by ruff's own defaults and more."""
     for name, program in PROGRAMS.items():
-        (tmp_path / f"{name}.py").write_text(program.source())
+        (tmp_path / f"{name}.py").write_text(program.source(backend))
     for name, cls in REGISTRY.items():
         for i, sample in enumerate(cls.samples):
-            (tmp_path / f"{name}_{i}.py").write_text(sample_program(sample).source())
+            (tmp_path / f"{name}_{i}.py").write_text(sample_program(sample).source(backend))
     lint = [
         "check",
         "--isolated",

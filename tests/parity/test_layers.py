@@ -33,6 +33,7 @@ def build(name: str, index: int):
     return graph, model, own, inputs
 
 
+@pytest.mark.parity("PyTorch", "float32", "values")
 @pytest.mark.parametrize(("name", "index"), ROWS)
 def test_values_equal_the_oracle(name: str, index: int) -> None:
     graph, model, own, inputs = build(name, index)
@@ -52,6 +53,7 @@ def test_weights_have_the_declared_names_and_shapes(name: str, index: int) -> No
     assert {n for n, w in weights(graph.block).items() if w.trained} == {n for n, _ in model.named_parameters()}
 
 
+@pytest.mark.parity("PyTorch", "float32", "gradients")
 @pytest.mark.parametrize(("name", "index"), ROWS)
 def test_gradients_equal_finite_differences_of_the_oracle(name: str, index: int) -> None:
     graph, model, own, inputs = build(name, index)
@@ -66,6 +68,29 @@ def test_gradients_equal_finite_differences_of_the_oracle(name: str, index: int)
             at = tuple(int(rng.integers(n)) for n in own[weight].shape)
             slope = _slope(graph, own, inputs, probe, weight, at)
             np.testing.assert_allclose(parameter.grad[at].item(), slope, rtol=1e-4, atol=1e-5, err_msg=f"{weight}{at}")
+
+
+@pytest.mark.parity("PyTorch", "bfloat16", "values", "gradients")
+@pytest.mark.parametrize(("name", "index"), ROWS)
+def test_bfloat16(name: str, index: int) -> None:
+    """Against float64 with the same weights and inputs, which bfloat16 holds."""
+    _, exact, own, inputs = build(name, index)
+    narrow = load_module(sample_program(REGISTRY[name].samples[index]).source(), "sample").Sample().eval()
+    state = {k: torch.from_numpy(v).bfloat16() for k, v in own.items()}
+    answers = []
+    for model, dtype in ((narrow.bfloat16(), torch.bfloat16), (exact, torch.float64)):
+        model.load_state_dict({k: v.to(dtype) for k, v in state.items()}, strict=False)
+        given = [torch.from_numpy(x) for x in inputs]
+        given = [x.bfloat16().to(dtype) if x.is_floating_point() else x for x in given]
+        out = model(*given)
+        assert out.dtype == dtype
+        if own:
+            (out.double() * torch.from_numpy(np.random.default_rng(2).normal(size=out.shape))).sum().backward()
+        answers.append((out.detach().double(), {n: p.grad.double() for n, p in model.named_parameters()}))
+    (values, gradients), (expected, expected_gradients) = answers
+    assert (values - expected).norm() <= 3e-2 * expected.norm()
+    for weight, gradient in expected_gradients.items():
+        assert (gradients[weight] - gradient).norm() <= 3e-2 * gradient.norm() + 1e-2, weight
 
 
 def _slope(graph, own, inputs, probe, weight: str, at: tuple[int, ...], step: float = 1e-5) -> float:

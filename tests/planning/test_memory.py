@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from neural.compiler import Program
+from neural.compiler import Program, compile_source
 from neural.diagnostics.diagnostic import NeuralError
+from neural.diagnostics.source import Source
 from neural.generation.cache import KVCache
 from neural.layers import REGISTRY
 from neural.layers.activation import ACTIVATIONS
@@ -209,3 +212,19 @@ def test_what_cannot_be_planned_is_told(make, options: dict, code: str) -> None:
 def test_the_whole_context_may_be_named() -> None:
     program = tokens("Flatten() Dense(4)")
     assert plan(program, context=CONTEXT) == plan(program)
+
+
+def test_checkpointing_keeps_the_inputs_of_blocks() -> None:
+    text = Path("examples/gpt2.neural").read_text()
+    text = text.replace('tokenizer: "gpt2"', "execution { activation_checkpointing: true }")
+    program = compile_source(Source("gpt2.neural", text), {**GPT2, "n_layer": 6, "dropout": 0.0})
+    module, x = module_of(program), batch_of(program)
+    module.train()
+    made = plan(program, BATCH, device="cpu")
+    blocks = next(p for p in made.parts if p.parts)
+    one = sum(p.activations for p in blocks.parts) // blocks.copies
+    kept = saved_bytes(module, lambda: module(x))
+    assert made.training.activations - one == pytest.approx(kept, rel=0.04)
+    plain = plan(example("gpt2", **GPT2 | {"n_layer": 6}, dropout=0.0), BATCH, device="cpu")
+    assert made.training.activations < 0.5 * plain.training.activations
+    assert made.flops_per_token_training == plain.flops_per_token_training + blocks.flops // made.context

@@ -34,7 +34,8 @@ def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
     """Turn each pair (x[i], x[i + head_dim / 2]) of x by its position's angle."""
     cos, sin = rope
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    turned = x * cos + torch.cat((-second, first), dim=-1) * sin
+    return turned.type_as(x)
 
 
 def token_positions(

@@ -1,0 +1,106 @@
+"""The ONNX graph under construction: operators, names, initializers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from neural.backends.onnx.quantization import BLOCK, fits, quantize
+
+OPSET = 23
+IR_VERSION = 11  # the first that has opset 23
+ORT = "com.microsoft"  # the domain of onnxruntime's own operators
+FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
+
+
+class GraphBuilder:
+    """weights: by our names. bits: of the numbers that matrices are stored in, None for float32."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray], bits: int | None) -> None:
+        self.weights = weights
+        self.bits = bits
+        self.nodes: list[ir.Node] = []
+        self.initializers: dict[str, ir.Value] = {}
+        self.imports = {"": OPSET}
+        self._names: dict[str, int] = {}
+        self._constants: dict[tuple, ir.Value] = {}
+
+    def op(
+        self, scope: str, kind: str, *inputs: ir.Value | None, outputs: int = 1, domain: str = "", **attributes: Any
+    ):
+        """Add an operator below a scope, such as `blocks.0/attn`; returns its output, or a tuple of several."""
+        name = self._fresh(f"{scope}/{kind}")
+        while inputs and inputs[-1] is None:
+            inputs = inputs[:-1]
+        results = [ir.Value(name=f"{name}_output" + (f"_{i}" if outputs > 1 else "")) for i in range(outputs)]
+        given = ir.convenience.convert_attributes(attributes)
+        self.nodes.append(ir.Node(domain, kind, inputs, given, outputs=results, name=name))
+        if domain:
+            self.imports[domain] = 1
+        return results[0] if outputs == 1 else tuple(results)
+
+    def _fresh(self, name: str) -> str:
+        self._names[name] = self._names.get(name, 0) + 1
+        return name if self._names[name] == 1 else f"{name}_{self._names[name]}"
+
+    def constant(self, value: Any, dtype: str) -> ir.Value:
+        """Small numbers, each set of them once."""
+        array = np.asarray(value, dtype)
+        key = (dtype, array.shape, array.tobytes())
+        if key not in self._constants:
+            text = ",".join(f"{n:g}" for n in array.ravel()[:4]) + (",…" if array.size > 4 else "")
+            self._constants[key] = self._initializer(self._fresh(f"constants/{text}"), array)
+        return self._constants[key]
+
+    def weight(self, name: str) -> ir.Value:
+        """A weight in float32."""
+        if name in self.initializers:
+            return self.initializers[name]
+        return self._initializer(name, np.asarray(self.weights[name], np.float32))
+
+    def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
+        if name not in self.initializers:
+            tensor = ir.tensor(np.asarray(array, order="C"), name=name)
+            self.initializers[name] = ir.Value(
+                name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype)
+            )
+        return self.initializers[name]
+
+    def linear(self, scope: str, x: ir.Value, weight: str, transposed: bool, bias: ir.Value | None) -> ir.Value:
+        """x · weightᵀ + bias; x · weight + bias for a weight that is tied transposed."""
+        if self.bits and not transposed and fits(self.weights[weight].shape):
+            rows, columns = self.weights[weight].shape
+            # accuracy_level 4: products of integers, by far the fastest
+            return self.op(
+                scope, "MatMulNBits", x, *self._blocks(weight), None, bias, domain=ORT,
+                K=columns, N=rows, bits=self.bits, block_size=BLOCK, accuracy_level=4,
+            )  # fmt: skip
+        # Stored in PyTorch's layout, (out, in): runtimes turn a constant once, when they load it
+        matrix = self.weight(weight) if transposed else self.op(scope, "Transpose", self.weight(weight), perm=[1, 0])
+        y = self.op(scope, "MatMul", x, matrix)
+        return y if bias is None else self.op(scope, "Add", y, bias)
+
+    def rows(self, scope: str, weight: str, transposed: bool, ids: ir.Value) -> ir.Value:
+        """Rows of a table; columns of one that is tied transposed."""
+        if self.bits and not transposed and fits(self.weights[weight].shape):
+            values, scales, zeros = self._blocks(weight)
+            # The same bytes that a tied MatMulNBits reads, as a matrix
+            flat = self.op(scope, "Reshape", values, self.constant([len(self.weights[weight]), -1], "int64"))
+            return self.op(
+                scope, "GatherBlockQuantized", flat, ids, scales, zeros, domain=ORT,
+                bits=self.bits, block_size=BLOCK, gather_axis=0, quantize_axis=1,
+            )  # fmt: skip
+        table = self.weight(weight)
+        if transposed:
+            table = self.op(scope, "Transpose", table, perm=[1, 0])
+        return self.op(scope, "Gather", table, ids, axis=0)
+
+    def _blocks(self, weight: str) -> tuple[ir.Value, ir.Value, ir.Value]:
+        names = tuple(f"{weight}_{part}" for part in ("quantized", "scale", "zero_point"))
+        if names[0] not in self.initializers:
+            for name, array in zip(names, quantize(self.weights[weight], self.bits), strict=True):
+                self._initializer(name, array)
+        return tuple(self.initializers[name] for name in names)

@@ -1,0 +1,256 @@
+"""GptClassifier: 46,672,130 parameters. Written by `neural compile`."""
+
+import math
+
+import keras
+from keras import layers, ops
+
+# On PyTorch it is torch.compile, which takes minutes and wants a C++ compiler.
+JIT_COMPILE = keras.backend.backend() != "torch"
+
+
+@keras.saving.register_keras_serializable(package="GptClassifier")
+class Adam(keras.optimizers.Adam):
+    """Adam as PyTorch has it: epsilon is added to the corrected second moment."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        # dense: of a table, TensorFlow has a row for each time that one was read
+        gradient = gradient + ops.zeros(variable.shape, variable.dtype)
+        index = self._get_variable_index(variable)
+        mean, square = self._momentums[index], self._velocities[index]
+        self.assign_add(mean, (1 - self.beta_1) * (gradient - mean))
+        self.assign_add(square, (1 - self.beta_2) * (ops.square(gradient) - square))
+        step = ops.cast(self.iterations + 1, "float32")
+        rate = learning_rate / (1 - ops.power(self.beta_1, step))
+        scale = 1 / ops.sqrt(1 - ops.power(self.beta_2, step))
+        root = ops.sqrt(square) * ops.cast(scale, variable.dtype) + self.epsilon
+        self.assign_sub(variable, ops.cast(rate, variable.dtype) * mean / root)
+
+
+def split_heads(x, heads):
+    """(B, T, heads * head_dim) → (B, T, heads, head_dim)."""
+    B, T, width = ops.shape(x)
+    return ops.reshape(x, (B, T, heads, width // heads))
+
+
+def merge_heads(x):
+    """(B, T, heads, head_dim) → (B, T, heads * head_dim)."""
+    B, T, heads, head_dim = ops.shape(x)
+    return ops.reshape(x, (B, T, heads * head_dim))
+
+
+def attend(q, k, v, mask, dropout, is_causal=False, scale=None):
+    """`ops.dot_product_attention` with dropout on its weights."""
+    shared = q.shape[2] // k.shape[2]  # by so many queries
+    k, v = ops.repeat(k, shared, axis=2), ops.repeat(v, shared, axis=2)
+    scores = ops.cast(ops.einsum("btnh,bsnh->bnts", q, k), "float32")
+    scores = scores * (q.shape[3] ** -0.5 if scale is None else scale)
+    if is_causal:
+        positions = ops.arange(ops.shape(q)[1])
+        mask = positions <= positions[:, None]
+    if mask is not None:
+        scores = ops.where(mask, scores, -1e30)
+    weights = dropout(ops.cast(ops.softmax(scores), v.dtype))
+    return ops.einsum("bnts,bsnh->btnh", weights, v)
+
+
+def hide_padding(visible, padding, cache):
+    """The mask without the keys that are padding, (1, 1, T, S) → (B, 1, T, S)."""
+    if padding is None:
+        return visible
+    if cache is not None:
+        padding = ops.pad(padding, ((0, 0), (0, cache.size - padding.shape[1])))
+    return ops.logical_and(visible, ops.cast(padding, "bool")[:, None, None, :])
+
+
+def causal_mask(T, cache, padding):
+    """True where a query may look at a key, (1, 1, T, S) or (B, 1, T, S).
+
+    None where attention needs no mask: `is_causal` says which keys it sees.
+    """
+    if padding is None and cache is None:
+        return None
+    past, S = (0, T) if cache is None else (cache.length, cache.size)
+    visible = ops.arange(S) <= past + ops.arange(T)[:, None]
+    return hide_padding(visible[None, None], padding, cache)
+
+
+@keras.saving.register_keras_serializable(package="GptClassifier")
+class CausalAttention(layers.Layer):
+    def __init__(self, num_heads, d_model, dropout, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.d_model = d_model
+        self.dropout_rate = dropout
+        self.qkv = layers.Dense(3 * d_model, name="qkv")
+        self.attention_dropout = layers.Dropout(dropout, name="attention_dropout")
+        self.dense = layers.Dense(d_model, name="dense")
+        self.dropout = layers.Dropout(dropout, name="dropout")
+
+    def build(self, input_shape):
+        self.qkv.build(input_shape)
+        self.dense.build(input_shape)
+
+    def call(self, x, visible=None, training=False):
+        """(B, T, d_model) → (B, T, d_model)."""
+        query, key, value = ops.split(self.qkv(x), 3, axis=-1)
+        q = split_heads(query, self.num_heads)
+        k = split_heads(key, self.num_heads)
+        v = split_heads(value, self.num_heads)
+        if training:
+            x = attend(
+                q,
+                k,
+                v,
+                mask=visible,
+                is_causal=visible is None,
+                dropout=self.attention_dropout,
+            )
+        else:
+            x = ops.dot_product_attention(
+                q, k, v, mask=visible, is_causal=visible is None
+            )
+        x = merge_heads(x)
+        x = self.dense(x)
+        return self.dropout(x)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "d_model": self.d_model,
+            "dropout": self.dropout_rate,
+        }
+
+
+@keras.saving.register_keras_serializable(package="GptClassifier")
+class GptBlock(layers.Layer):
+    def __init__(self, num_heads, d_model, d_ff, dropout, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.d_model = d_model
+        self.d_ff = d_ff
+        self.dropout_rate = dropout
+        self.layer_norm_1 = layers.LayerNormalization(epsilon=1e-5, name="layer_norm_1")
+        self.causal_attention = CausalAttention(
+            num_heads=num_heads,
+            d_model=d_model,
+            dropout=dropout,
+            name="causal_attention",
+        )
+        self.layer_norm_2 = layers.LayerNormalization(epsilon=1e-5, name="layer_norm_2")
+        self.dense_1 = layers.Dense(d_ff, activation="gelu", name="dense_1")
+        self.dense_2 = layers.Dense(d_model, name="dense_2")
+        self.dropout = layers.Dropout(dropout, name="dropout")
+
+    def build(self, input_shape):
+        self.layer_norm_1.build(input_shape)
+        self.causal_attention.build(input_shape)
+        self.layer_norm_2.build(input_shape)
+        self.dense_1.build(input_shape)
+        self.dense_2.build((*input_shape[:-1], self.d_ff))
+
+    def call(self, x, visible=None):
+        """(B, T, d_model) → (B, T, d_model)."""
+        x = x + self.causal_attention(self.layer_norm_1(x), visible=visible)
+        h = self.layer_norm_2(x)
+        h = self.dense_1(h)
+        return x + self.dropout(self.dense_2(h))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "d_model": self.d_model,
+            "d_ff": self.d_ff,
+            "dropout": self.dropout_rate,
+        }
+
+
+@keras.saving.register_keras_serializable(package="GptClassifier")
+class GptClassifier(keras.Model):
+    def __init__(self, num_classes=2, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.embedding = layers.Embedding(50257, 768, name="embedding")
+        self.positional_embedding = layers.Embedding(
+            512, 768, name="positional_embedding"
+        )
+        self.gpt_block = GptBlock(
+            num_heads=12, d_model=768, d_ff=3072, dropout=0.1, name="gpt_block"
+        )
+        self.layer_norm = layers.LayerNormalization(epsilon=1e-5, name="layer_norm")
+        self.global_average_pooling1_d = layers.GlobalAveragePooling1D(
+            name="global_average_pooling1_d"
+        )
+        self.dense = layers.Dense(768, activation="relu", name="dense")
+        self.dropout = layers.Dropout(0.1, name="dropout")
+        self.output_ = layers.Dense(num_classes, name="output_")
+        self.context = 512
+        self.build((None, None))
+        for weight in self.trainable_weights:  # as GPT-2's; biases are 0
+            if weight.name in ("embeddings", "kernel"):
+                std = 0.02
+                # into the residual stream
+                if weight.path.endswith(
+                    ("causal_attention/dense/kernel", "dense_2/kernel")
+                ):
+                    std /= math.sqrt(2)
+                weight.assign(keras.random.normal(weight.shape, stddev=std))
+        self.compile(
+            optimizer=Adam(
+                learning_rate=5e-05, beta_1=0.9, beta_2=0.999, epsilon=1e-07
+            ),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=JIT_COMPILE,
+        )
+
+    def build(self, input_shape):
+        self.embedding.build(input_shape)
+        self.positional_embedding.build((None,))
+        self.gpt_block.build((None, None, 768))
+        self.layer_norm.build((None, None, 768))
+        self.dense.build((*input_shape[:-1], 768))
+        self.output_.build((*input_shape[:-1], 768))
+
+    def call(self, input_ids, attention_mask=None):
+        """Logits (B, num_classes) of input_ids (B, T).
+
+        attention_mask: (B, T), 1 for tokens and 0 for padding on the right;
+        `fit` hands it over in a dict: {"input_ids": …, "attention_mask": …}.
+        """
+        if isinstance(input_ids, dict):
+            attention_mask = input_ids["attention_mask"]
+            input_ids = input_ids["input_ids"]
+        T = ops.shape(input_ids)[1]
+        if isinstance(T, int) and self.context < T:
+            raise ValueError(f"{T} tokens, and the context has {self.context}")
+        positions = ops.arange(T)
+        visible = causal_mask(T, None, attention_mask)
+        x = self.embedding(input_ids) + self.positional_embedding(positions)
+        x = self.gpt_block(x, visible=visible)
+        x = self.layer_norm(x)
+        x = self.global_average_pooling1_d(x, mask=attention_mask)
+        x = self.dense(x)
+        x = self.dropout(x)
+        return self.output_(x)
+
+    def probabilities(self, input_ids, attention_mask=None):
+        """The softmax of the logits, (B, num_classes)."""
+        return ops.softmax(self(input_ids, attention_mask=attention_mask))
+
+    def get_config(self):
+        return {**super().get_config(), "num_classes": self.num_classes}
+
+    def compile_from_config(self, config):
+        """As saved; whether it is compiled is up to the engine that it runs on now."""
+        super().compile_from_config({**config, "jit_compile": JIT_COMPILE})
+
+
+if __name__ == "__main__":
+    model = GptClassifier()
+    size = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    input_ids = keras.random.randint((1, 64), 0, 50257)
+    output = model(input_ids)
+    print(f"GptClassifier: {size:,} parameters")
+    print(f"input_ids {tuple(input_ids.shape)} → {tuple(output.shape)}")

@@ -1,0 +1,155 @@
+"""`neural verify`: every back end is one model, and what is not says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neural.cli.app import app
+from neural.compiler import Program, compile_source
+from neural.diagnostics.diagnostic import NeuralError
+from neural.diagnostics.source import Source
+from neural.verification import verify as module
+from neural.verification.job import make_job, seeded_weights
+from neural.verification.peer import BACKENDS, Backend
+from neural.verification.verify import verify
+from tests.parity.test_models import SMALL, example
+
+CLASSIFIER = """
+network Classifier {
+  input: (24,)
+  layers:
+    Embedding(50, 16)
+    PositionalEmbedding(kind="sinusoidal")
+    Residual { LayerNormalization() MultiHeadAttention(num_heads=2, num_kv_heads=1) } * 2
+    GlobalAveragePooling1D()
+    BatchNormalization()
+    Output(3, activation="softmax")
+  loss: "sparse_categorical_crossentropy"
+  optimizer: SGD(learning_rate=0.1, momentum=0.9, nesterov=true)
+  train { gradient_clip: 0.5 }
+}
+"""
+
+
+def program(name: str) -> Program:
+    if name == "classifier":
+        return compile_source(Source("classifier.neural", CLASSIFIER))
+    return example(name, {**SMALL[name], "context": 80})
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "classifier"])
+def test_all_back_ends_are_one_model(name: str) -> None:
+    rows = verify(program(name))
+    assert {row.name: (row.state, row.why, row.beyond) for row in rows} == dict.fromkeys(BACKENDS, ("ok", "", ()))
+    checks = {row.name: set(row.differences) for row in rows}
+    cached = {"cached", "tokens"} if name != "classifier" else set()
+    whole = {"logits", "padded", "gradients", "steps"} | cached
+    assert checks["pytorch"] == checks["tensorflow"] == checks["jax"] == whole
+    assert checks["onnx"] == {"logits", "padded"} | cached
+    assert checks["numpy"] == {"logits", "padded"}
+
+
+@pytest.fixture
+def answers(tmp_path: Path):
+    """What PyTorch says of a small model, as its worker leaves it."""
+    made = program("gpt2")
+    (tmp_path / "program.neural").write_text(made.text())
+    make_job(made, None, 0).save(tmp_path)
+    module._run("pytorch", tmp_path)
+    with np.load(tmp_path / "pytorch.npz") as found:
+        yield tmp_path, dict(found)
+
+
+@pytest.mark.parametrize(
+    ("check", "array", "change"),
+    [
+        ("logits", "logits", lambda x: x + 1e-4),
+        ("padded", "padded", lambda x: x[:, :-1]),
+        ("cached", "cached", lambda x: np.roll(x, 1, axis=1)),
+        ("tokens", "tokens", lambda x: x + (np.arange(x.size).reshape(x.shape) == 7)),
+        ("steps", "steps", lambda x: x * (1 + 1e-3)),
+        ("gradients", "gradients/blocks.0.attn.c_proj.weight", lambda x: x.T),
+        ("gradients", "gradients/wte.weight", lambda x: x * 1.001),
+        ("gradients", "gradients/ln_f.bias", None),
+        ("logits", "logits", lambda x: x * np.nan),
+    ],
+)
+def test_each_difference_is_found(answers, check: str, array: str, change) -> None:
+    folder, found = answers
+    wrong = {n: a for n, a in found.items() if n != array} | ({array: change(found[array])} if change else {})
+    np.savez(folder / "jax.npz", **wrong)
+    row = module._row("jax", folder, folder / "jax.npz", "pytorch")
+    assert (row.state, row.beyond) == ("differs", (check,))
+    np.savez(folder / "jax.npz", **found)
+    assert module._row("jax", folder, folder / "jax.npz", "pytorch").state == "ok"
+
+
+def test_what_is_not_installed_is_not_checked_and_what_crashes_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    peers = BACKENDS | {
+        "jax": BACKENDS["jax"]._replace(needs=("no_such_framework",)),
+        "broken": Backend("Broken", "neural.verification.no_such_peer", (), "torch"),
+    }
+    for place in ("neural.verification.peer.BACKENDS", "neural.verification.verify.BACKENDS"):
+        monkeypatch.setattr(place, peers)
+    rows = {row.name: row for row in verify(program("gpt2"), backends=("jax", "broken"))}
+    assert rows["pytorch"].state == rows["numpy"].state == "ok"
+    assert rows["jax"].state == "not checked"
+    assert rows["jax"].why == "no_such_framework is not installed: pip install 'neural-dsl[jax]'"
+    assert rows["broken"].state == "failed"
+    assert "tensorflow" not in rows
+
+
+def test_without_pytorch_the_oracle_is_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    peers = BACKENDS | {"pytorch": BACKENDS["pytorch"]._replace(needs=("no_such_framework",))}
+    monkeypatch.setattr("neural.verification.verify.BACKENDS", peers)
+    rows = {row.name: row for row in verify(program("gpt2"), backends=("onnx",))}
+    assert rows["pytorch"].state == "not checked"
+    assert (rows["onnx"].state, set(rows["onnx"].differences)) == ("ok", {"logits", "padded", "cached"})
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "c.neural"
+    path.write_text(CLASSIFIER)
+    app(["verify", str(path), "-b", "onnx"], standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert printed.startswith("Classifier: largest differences from the reference")
+    assert "TensorFlow" not in printed
+    app(["verify", str(path), "-b", "onnx", "--json"], standalone_mode=False)
+    said = json.loads(capsys.readouterr().out)
+    assert [row["backend"] for row in said["backends"]] == ["pytorch", "onnx", "numpy"]
+    assert all(row["state"] == "ok" for row in said["backends"])
+
+
+def test_a_difference_is_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    path = tmp_path / "c.neural"
+    path.write_text(CLASSIFIER)
+    monkeypatch.setitem(module.TOLERANCES, "logits", -1.0)
+    assert app(["verify", str(path), "-b", "onnx"], standalone_mode=False) == 1
+    assert "differs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [((), "N930"), (("c.neural", "--export", "."), "N930"), (("--export", "."), "N931"), (("c.neural", "-b", "jux"), "N012")]
+)  # fmt: skip
+def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.neural").write_text(CLASSIFIER)
+    with pytest.raises(NeuralError) as error:
+        app(["verify", *arguments], standalone_mode=False)
+    assert [d.code for d in error.value.diagnostics] == [code]
+
+
+def test_seeded_weights_hide_nothing() -> None:
+    made = program("gpt2")
+    weights = seeded_weights(made, np.random.default_rng(0))
+    assert all(np.unique(w).size == w.size for w in weights.values())
+    again = seeded_weights(load_again(made), np.random.default_rng(0))
+    assert all(np.array_equal(w, again[n]) for n, w in weights.items())
+
+
+def load_again(made: Program) -> Program:
+    return compile_source(Source("again.neural", made.text()))
