@@ -17,7 +17,7 @@ _WHERE = {
     "NeuralError": "neural.diagnostics.diagnostic",
     "Program": "neural.compiler",
     "Run": "neural.training.run",
-    "SamplingOptions": "neural.generation.sampling",
+    "SamplingOptions": "neural.generation.options",
     "generate": "neural.generation.generate",
     "load": "neural.compiler",
     "page": "neural.diagnostics.pages",

@@ -8,7 +8,7 @@ from typing import ClassVar
 from neural.backends import torch_network
 from neural.backends.source import write_module
 from neural.backends.writer import ClassWriter
-from neural.graph.graph import Network, Node, Param, Tie
+from neural.graph.graph import Block, Network, Node, Param, Tie
 from neural.layers.layer import Effect, Layer, Site
 
 
@@ -69,6 +69,26 @@ class TorchWriter(ClassWriter):
             self.init.append(container)
         self.init.append(f'self.{owner}["{part}"] = {expression}')
         return f'self.{owner}["{part}"]'
+
+    def _node(self, node: Node) -> None:
+        if self.root and self.module.network.cached and node is self._tail():
+            x = self.variables[node.inputs[0]]
+            self.forward.append(f"{x} = {x}[:, -logits_to_keep:]")
+        super()._node(node)
+
+    def _tail(self) -> Node | None:
+        """The first of the last nodes that see each token by itself: from there on, tokens can be left out."""
+        first, value = None, self.block.outputs[0]
+        for node in reversed(self.block.nodes):
+            if isinstance(node.layer, Block) or node.repeat is not None or len(node.inputs) != 1:
+                break
+            inputs = [self.values[i] for i in node.inputs]
+            if node.outputs[0].name != value or node.layer.effects(*inputs) or inputs[0].dtype == "int64":
+                break
+            first, value = node, node.inputs[0]
+            if sum(n.inputs.count(value) for n in self.block.nodes) > 1:
+                break
+        return first
 
     def ties(self) -> list[str]:
         return [f"self.{t.target}.weight = self.{t.source}.weight" for t in self.block.ties if not t.transposed]

@@ -100,6 +100,9 @@ def forward(writer: ClassWriter, effects: list[str]) -> list[str]:
         given.append("attention_mask: Tensor | None = None")
     if network.cached:
         given.append("past_key_values: KVCache | None = None")
+        given.append("position_ids: Tensor | None = None")
+    if "logits_to_keep" in text:
+        given.append("logits_to_keep: int = 0")
     kind = "Tensor | tuple[Tensor, KVCache]" if network.cached else "Tensor"
     method = [
         f"    def forward(self, {', '.join(given)}) -> {kind}:",
@@ -159,13 +162,16 @@ def _docstring(writer: ClassWriter, masked: bool) -> list[str]:
         lines.append(f"attention_mask: (B, {length}), 1 for tokens and 0 for padding on the right.")
     if network.cached:
         lines.append("past_key_values: a KVCache, or any object with its `length` and `update`.")
+        lines.append("position_ids: int64 (B, T), where the tokens stand; by default after the past.")
+        if "logits_to_keep" in "\n".join(writer.forward):
+            lines.append("logits_to_keep: logits of so many of the last tokens only; 0 for all.")
     if len(lines) == 1:
         return [f'        """{lines[0]}"""']
     return [f'        """{lines[0]}', *(f"        {line}".rstrip() for line in lines[1:]), '        """']
 
 
 def _probabilities(writer: ClassWriter, given: list[str], inputs: list[str]) -> list[str]:
-    rest = [g for g in given if "past_key_values" not in g]
+    rest = [g for g in given if not g.startswith(("past_key_values", "position_ids", "logits_to_keep"))]
     names = [g.split(":")[0] for g in rest]
     shape = drawn(writer.values[writer.block.outputs[0]].shape)
     return [

@@ -10,6 +10,7 @@ from neural.cli import (
     check,
     compile,
     data,
+    eval,
     explain,
     export,
     fmt,
@@ -57,6 +58,7 @@ app.command("run")(run.run)
 app.command("train")(train.train)
 app.command("runs")(runs.runs)
 app.command("generate")(generate.generate)
+app.command("eval")(eval.eval_)
 app.command("verify")(verify.verify)
 app.command("import")(import_.import_)
 app.command("export")(export.export)

@@ -10,7 +10,7 @@ import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -67,6 +67,21 @@ def generate(
     truncate: Annotated[
         Truncate | None, typer.Option(help="Use the newest tokens of a prompt that is longer than the context.")
     ] = None,
+    logprobs: Annotated[
+        int | None, typer.Option(help="With --json: log probabilities of the tokens, and of the n best.", metavar="N")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help='JSON lines, {"prompt": …} each, instead of --prompt.', show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the answers to --prompts go; resumed where it is.", show_default=False)
+    ] = None,
+    beams: Annotated[
+        int | None,
+        typer.Option(help="Search with so many beams; write the --num-samples best.", show_default=False),
+    ] = None,
+    length_penalty: Annotated[float, typer.Option(help="Of beams: 0 compares sums, 1 means, more favours long.")] = 1.0,
+    draft: Annotated[int, typer.Option(min=0, max=64, help="Tokens to guess ahead: the same text, sooner.")] = 0,
     checkpoint: Annotated[str, typer.Option(help="latest, best, or one such as step-000100.")] = "latest",
     as_json: Json = False,
 ) -> None:
@@ -76,19 +91,41 @@ def generate(
     full, the newest three quarters of it stay. Filters apply in the order repetition penalty, temperature, top-k,
     top-p, min-p.
 
+    --prompts writes many at once: each line of the file may have options of its own beside its `prompt`, such as
+    "temperature", "stop", "num_samples" or "seed"; without that, line n has the seed --seed + n - 1 (--seed is 0 then).
+    A line that is wrong is told with its number, the others are done, and the exit code is 1.
+
     \b
     Examples:
       neural generate runs/first --prompt "ROMEO:" --max-new-tokens 200 --temperature 0.8 --top-k 40
       neural generate runs/first --prompt "ROMEO:" --temperature 0 --stop "\\n\\n"
       neural generate runs/first --prompt - --seed 1 --num-samples 3 --json < prompt.txt
       neural generate imported/model.neural --prompt "The capital of France is" --max-new-tokens 8
+      neural generate runs/first --prompts prompts.jsonl --output out.jsonl --max-new-tokens 64
       neural generate imported/model.neural --chat --prompt "What is the capital of France?" --temperature 0
     """
+    from neural.cli.batch import write_batch
+    from neural.cli.beams import search
     from neural.generation.generate import Generation
-    from neural.generation.sampling import SamplingOptions
+    from neural.generation.options import SamplingOptions
     from neural.training.session import choose_device
     from neural.training.trained import open_trained
 
+    asked = {
+        "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+        "repetition_penalty": repetition_penalty, "seed": seed or 0, "num_samples": num_samples,
+        "stop": [_unescaped(string) for string in stop or ()], "logprobs": logprobs,
+    }  # fmt: skip
+    if prompts is not None or output is not None:
+        if prompts is None or output is None or prompt or chat or as_json:
+            title = "--prompts and --output go together, without --prompt, --chat and --json"
+            fail("N958", title, hint="neural generate RUN --prompts prompts.jsonl --output out.jsonl")
+        return write_batch(open_trained(run, checkpoint), prompts, output, asked, truncate and truncate.value, draft)
+    if logprobs is not None and not as_json:
+        fail("N959", "--logprobs needs --json, or --prompts: a text has no place for them", hint="add --json")
+    if beams is not None:
+        found = search(open_trained(run, checkpoint), _prompt_text(prompt), asked, beams, length_penalty)
+        return _emit(json.dumps(found) + "\n" if as_json else titled(found["prompt"], found["samples"]))
     seeded = seed is not None
     seed = seed if seeded else secrets.randbelow(2**32)
     options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, seed)
@@ -103,15 +140,21 @@ def generate(
         context=trained.program.context,
         max_new_tokens=max_new_tokens,
         num_samples=num_samples,
-        stop=[re.sub(r"\\[ntr\\]", lambda escape: ESCAPES[escape.group()], string) for string in stop or ()],
+        stop=asked["stop"],
         ends=ends,
         truncate=truncate and truncate.value,
+        logprobs=logprobs,
+        draft_tokens=draft,
     )
     said = [] if seeded or temperature == 0 else [f"seed {seed}"]
     try:
         _write(generation, "" if chat and not as_json else text, seed, said, as_json)
     except BrokenPipeError:  # said here, since Click would make it exit code 1: whoever read this has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere at exit
+
+
+def _unescaped(stop: str) -> str:
+    return re.sub(r"\\[ntr\\]", lambda escape: ESCAPES[escape.group()], stop)
 
 
 def _prompt_text(prompt: str) -> str:
@@ -147,7 +190,7 @@ def _write(generation: Generation, prompt: str, seed: int, said: list[str], as_j
     if as_json:
         print(_json(generation, prompt, seed, speed), flush=True)
     elif not streamed:
-        _emit(_titled(generation, prompt))
+        _emit(titled(prompt, [sample.to_json() for sample in generation.samples]))
     note(f"{generation.n_tokens} tokens, {speed:.1f} tokens/s")
     if stopped_by is not None:
         raise typer.Exit(128 + stopped_by)
@@ -173,13 +216,13 @@ def _run(generation: Generation, streamed: str | None, said: list[str]) -> signa
     return stop.signal
 
 
-def _titled(generation: Generation, prompt: str) -> str:
-    samples = generation.samples
-    return "".join(f"--- sample {i} of {len(samples)}\n{prompt}{s.text}\n" for i, s in enumerate(samples, 1))
+def titled(prompt: str, samples: list[dict[str, Any]]) -> str:
+    """Several samples, one under the other."""
+    return "".join(f"--- sample {i} of {len(samples)}\n{prompt}{s['text']}\n" for i, s in enumerate(samples, 1))
 
 
 def _json(generation: Generation, prompt: str, seed: int, tokens_per_second: float) -> str:
-    samples = [{"text": s.text, "ids": s.ids, "finish_reason": s.finish_reason} for s in generation.samples]
+    samples = [sample.to_json() for sample in generation.samples]
     result = {"prompt": prompt, "samples": samples, "seed": seed, "tokens_per_second": tokens_per_second}
     return json.dumps(result)
 

@@ -210,7 +210,7 @@ def first_word(run: Run) -> str:
 def write_sample(run: Run, model, prompt: str, max_new_tokens: int = SAMPLE_TOKENS) -> str:
     """What the model writes after `prompt`, the same for the same weights."""
     from neural.generation.generate import generate
-    from neural.generation.sampling import SamplingOptions
+    from neural.generation.options import SamplingOptions
 
     options = SamplingOptions(temperature=SAMPLE_TEMPERATURE, seed=run.record.seed)
     context = run.program.context

@@ -65,6 +65,15 @@ class KVCache:
         grown[:, :, :length] = buffer[:, :, :length]
         return grown
 
+    def views(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """What each layer holds: keys and values (B, n_kv_heads, length, head_dim)."""
+        return {n: (h.keys[:, :, : h.length], h.values[:, :, : h.length]) for n, h in self._layers.items()}
+
+    def truncate(self, length: int) -> None:
+        """Hold the first `length` tokens only."""
+        for layer in self._layers.values():
+            layer.length = min(layer.length, length)
+
     def select(self, rows: Tensor) -> None:
         """Make the batch out of its rows (N,) int64: drops rows that are not named, repeats those named twice."""
         for layer in self._layers.values():
@@ -73,5 +82,4 @@ class KVCache:
 
     def reset(self) -> None:
         """Hold no token; the buffers stay for the next text of the same batch."""
-        for layer in self._layers.values():
-            layer.length = 0
+        self.truncate(0)

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Literal
 
 from torch import nn
 
 from neural.data.tokenizers import StreamDecoder, Tokenizer
 from neural.diagnostics.diagnostic import fail
-from neural.generation.decoding import BatchDecoder, evaluating
-from neural.generation.sampling import SamplingOptions
+from neural.generation.engine import Engine
+from neural.generation.options import SamplingOptions
+from neural.generation.request import Event, FinishReason, Limits, Logprobs, Request
 from neural.generation.stopping import StopStrings
-
-
-class FinishReason(StrEnum):
-    LENGTH = "length"
-    STOP = "stop"
-    END_OF_TEXT = "end_of_text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +22,20 @@ class Sample:
     """One continuation of a prompt.
 
     text: without the prompt, the stop string and the end-of-text token. ids: every token drawn, theirs included.
-    finish_reason: None for a sample that was interrupted.
+    finish_reason: None for a sample that was interrupted. logprobs: of each of `ids`, where they were asked for.
     """
 
     text: str
     ids: tuple[int, ...]
     finish_reason: FinishReason | None
+    logprobs: tuple[Logprobs, ...] | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """What `neural generate` tells of it."""
+        told = {"text": self.text, "ids": self.ids, "finish_reason": self.finish_reason}
+        if self.logprobs is None:
+            return told
+        return {**told, "logprobs": [{"chosen": p.chosen, "top": p.top} for p in self.logprobs]}
 
 
 class Continuation:
@@ -46,11 +49,14 @@ class Continuation:
         self._ends, self._max_new_tokens = {tokenizer.eot_id, *ends}, max_new_tokens
         self._pieces: list[str] = []
         self.ids: list[int] = []
+        self.logprobs: list[Logprobs] = []
         self.finish_reason = FinishReason.LENGTH if max_new_tokens == 0 else None
 
-    def push(self, token: int) -> str:
+    def push(self, token: int, logprobs: Logprobs | None = None) -> str:
         """Add a token; the text that is new and certain, whole characters only. Sets `finish_reason` at the end."""
         self.ids.append(token)
+        if logprobs is not None:
+            self.logprobs.append(logprobs)
         ended = token in self._ends
         piece = "" if ended else self._stops.push(self._decoder.push(token))
         if not self._stops.found and (ended or len(self.ids) == self._max_new_tokens):
@@ -64,7 +70,8 @@ class Continuation:
 
     @property
     def sample(self) -> Sample:
-        return Sample("".join(self._pieces), tuple(self.ids), self.finish_reason)
+        logprobs = tuple(self.logprobs) if self.logprobs else None
+        return Sample("".join(self._pieces), tuple(self.ids), self.finish_reason, logprobs)
 
 
 class Generation:
@@ -75,17 +82,19 @@ class Generation:
 
     model: follows the protocol of the generated source (`logits, cache = model(ids, past_key_values=cache)`).
     context: the model's longest input, `program.context`. When it is full the newest 3/4 of it stay
-        (`decoding.kept_tokens`), so that any number of tokens can be asked for.
+        (`row.kept_tokens`), so that any number of tokens can be asked for.
     prompt: text, or ids that stand for it.
     max_new_tokens: drawn at most, a sample. A sample ends sooner at the tokenizer's end-of-text, or at a string of
         `stop`, which is looked for in the new text only, or at an id of `ends`.
     options.seed: sample i is a function of (seed, i), whatever num_samples is.
     truncate: "left" uses the newest `context` tokens of a prompt that is longer; None refuses it.
+    logprobs: n gives `samples` the log probability of each token, and of the n most probable ones in its place.
+    draft_tokens: how many tokens to guess ahead by looking up what followed earlier; changes no text.
 
     An empty prompt starts from the tokenizer's end-of-text. The model is put into evaluation mode while it is used.
 
     Raises NeuralError: N910 an empty prompt where there is no end-of-text; N911 a prompt longer than the context; N912
-    max_new_tokens below 0; N913 num_samples below 1; N914 an empty stop string; and as `BatchDecoder`.
+    max_new_tokens below 0; N913 num_samples below 1; N914 an empty stop string; N907, N908 and N917 as the engine.
     """
 
     def __init__(
@@ -101,15 +110,21 @@ class Generation:
         stop: Sequence[str] = (),
         ends: Sequence[int] = (),
         truncate: Literal["left"] | None = None,
+        logprobs: int | None = None,
+        draft_tokens: int = 0,
     ) -> None:
-        if max_new_tokens < 0:
-            fail("N912", f"{max_new_tokens} new tokens were asked for", hint="ask for 0 or more")
         if num_samples < 1:
             fail("N913", f"{num_samples} samples were asked for", hint="ask for 1 or more")
         self._continuations = [Continuation(tokenizer, stop, max_new_tokens, ends) for _ in range(num_samples)]
-        self._prompt = encode_prompt(tokenizer, prompt, context, truncate)
+        ids = encode_prompt(tokenizer, prompt, context, truncate)
+        options = options or SamplingOptions()
+        known_ends = frozenset({tokenizer.eot_id, *ends} - {None})
+        self._requests = [
+            Request(ids, max_new_tokens, options, sample=i, ends=known_ends, logprobs=logprobs)
+            for i in range(num_samples)
+        ]
         self._model, self._vocab_size, self._context = model, tokenizer.vocab_size, context
-        self._options = options or SamplingOptions()
+        self._draft_tokens = draft_tokens
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -121,25 +136,43 @@ class Generation:
         return sum(len(continuation.ids) for continuation in self._continuations)
 
     def __iter__(self) -> Iterator[list[str]]:
-        running = [c for c in self._continuations if c.finish_reason is None]
-        if not running:
+        if self._requests[0].max_new_tokens == 0:
             return
         with evaluating(self._model):
-            decoder = BatchDecoder(
-                self._model,
-                self._prompt,
-                self._options,
-                context=self._context,
-                num_samples=len(running),
-                vocab_size=self._vocab_size,
-            )
-            while running:
-                new = {id(c): c.push(token) for c, token in zip(running, decoder.step(), strict=True)}
-                yield [new.get(id(c), "") for c in self._continuations]
-                rows = [row for row, c in enumerate(running) if c.finish_reason is None]
-                if len(rows) < len(running):
-                    running = [running[row] for row in rows]
-                    decoder.keep(rows)
+            count = len(self._requests)
+            limits = Limits(slots=count, queue=count, draft_tokens=self._draft_tokens)
+            engine = Engine(self._model, context=self._context, vocab_size=self._vocab_size, limits=limits)
+            running = {engine.submit(r): i for i, r in enumerate(self._requests)}
+            while engine.busy:
+                new = [""] * len(self._requests)
+                events = engine.step()
+                for event in events:
+                    if event.handle in running:
+                        new[running[event.handle]] += self._push(running, event, engine)
+                if events:
+                    yield new
+
+    def _push(self, running: dict[int, int], event: Event, engine: Engine) -> str:
+        """Add an event's token to its sample; the text that is new and certain."""
+        if event.error is not None:
+            raise event.error
+        continuation = self._continuations[running[event.handle]]
+        piece = continuation.push(event.token, event.logprobs)
+        if continuation.finish_reason is not None:
+            del running[event.handle]
+            engine.cancel(event.handle)  # after a stop string, of which the engine knows nothing
+        return piece
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model without dropout, and afterwards as it was."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def encode_prompt(

@@ -7,16 +7,28 @@ from dataclasses import dataclass
 from neural.layers.layer import Effect, Site
 from neural.layers.onnx_site import OnnxSite, Tensor
 
+TOKEN_POSITIONS = '''
+def token_positions(
+    T: int, past: int, position_ids: Tensor | None, device: torch.device
+) -> Tensor:
+    """Where the tokens stand: after the past, (T,), or where the caller says, (B, T)."""
+    if position_ids is not None:
+        return position_ids
+    return torch.arange(past, past + T, device=device)
+'''
+
 
 @dataclass(frozen=True)
 class Positions(Effect):
-    """Where the tokens stand in the sequence, int64 (T,)."""
+    """Where the tokens stand in the sequence, int64 (T,), or (B, T) where the caller says."""
 
     variable = "positions"
 
     def torch(self, site: Site) -> str:
-        ids = site.inputs[0]
-        return f"torch.arange({'T' if site.past == '0' else 'past, past + T'}, device={ids}.device)"
+        if site.past == "0":
+            return f"torch.arange(T, device={site.inputs[0]}.device)"
+        site.helper(TOKEN_POSITIONS)
+        return f"token_positions(T, past, position_ids, {site.inputs[0]}.device)"
 
     def keras(self, site: Site) -> str:
         return "ops.arange(T)" if site.past == "0" else "past + ops.arange(T)"

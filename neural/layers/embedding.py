@@ -54,7 +54,7 @@ SINUSOIDS = '''
 def sinusoids(positions: Tensor, width: int) -> Tensor:
     """Sines and cosines of many wavelengths (Vaswani et al. 2017), (T, width)."""
     steps = torch.arange(0, width, 2, device=positions.device)
-    angles = positions[:, None] / 10000.0 ** (steps / width)
+    angles = positions[..., None] / 10000.0 ** (steps / width)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
 '''
 

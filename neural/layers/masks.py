@@ -11,25 +11,38 @@ from neural.layers.values import Arg
 
 CAUSAL_MASK = '''
 def causal_mask(
-    T: int, past: int, padding: Tensor | None, device: torch.device
+    T: int,
+    past: int,
+    padding: Tensor | None,
+    device: torch.device,
+    position_ids: Tensor | None = None,
 ) -> Tensor | None:
     """True where a query may look at a key, (T, past + T) or (B, 1, T, past + T).
 
     None where attention needs no mask: every key is allowed, or `is_causal` says which.
     """
-    if padding is None and (past == 0 or T == 1):
+    if padding is None and position_ids is None and (past == 0 or T == 1):
         return None
-    mask = torch.ones(T, past + T, dtype=torch.bool, device=device).tril(past)
+    keys = torch.arange(past + T, device=device)
+    queries = keys[past:] if position_ids is None else position_ids[:, None]
+    mask = keys <= queries[..., None]
     return mask if padding is None else mask & padding[:, None, None, :].bool()
 '''
 
 SLIDING_MASK = '''
 def sliding_mask(
-    T: int, past: int, window: int, padding: Tensor | None, device: torch.device
+    T: int,
+    past: int,
+    window: int,
+    padding: Tensor | None,
+    device: torch.device,
+    position_ids: Tensor | None = None,
 ) -> Tensor:
     """True where a query may look at a key: itself and the `window - 1` before it."""
-    mask = torch.ones(T, past + T, dtype=torch.bool, device=device)
-    mask = mask.tril(past).triu(past - window + 1)
+    keys = torch.arange(past + T, device=device)
+    queries = keys[past:] if position_ids is None else position_ids[:, None]
+    ahead = keys - queries[..., None]
+    mask = (ahead <= 0) & (ahead > -window)
     return mask if padding is None else mask & padding[:, None, None, :].bool()
 '''
 
@@ -93,12 +106,13 @@ class CausalMask(Effect):
     variable = "mask"
 
     def torch(self, site: Site) -> str:
+        rest = f"attention_mask, {site.inputs[0]}.device" + ("" if site.past == "0" else ", position_ids")
         if self.window is None:
             site.helper(CAUSAL_MASK)
-            return f"causal_mask(T, {site.past}, attention_mask, {site.inputs[0]}.device)"
+            return f"causal_mask(T, {site.past}, {rest})"
         site.helper(SLIDING_MASK)
         window = site.attribute("window", self.written)
-        return f"sliding_mask(T, {site.past}, {window}, attention_mask, {site.inputs[0]}.device)"
+        return f"sliding_mask(T, {site.past}, {window}, {rest})"
 
     def keras(self, site: Site) -> str:
         cache = "None" if site.past == "0" else "past_key_values"

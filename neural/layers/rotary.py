@@ -55,10 +55,14 @@ def turned(np, x, frequencies, positions):
 
 ROTARY = '''
 def rotary(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of rotary positions (Su et al. 2021), (T, head_dim) each."""
+    """Cosines and sines of rotary positions (Su et al. 2021), (1, T, head_dim) each.
+
+    Of positions (B, T): (B, 1, T, head_dim).
+    """
     steps = torch.arange(0, head_dim, 2, device=positions.device)
     frequencies = 1.0 / base ** (steps / head_dim)
-    angles = (positions[:, None] * frequencies).repeat(1, 2)
+    angles = (positions[..., None] * frequencies).unsqueeze(-3)
+    angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 '''
 
@@ -69,7 +73,8 @@ def rotary_linear(
     """Cosines and sines of rotary positions divided by `factor` (Chen et al. 2023)."""
     steps = torch.arange(0, head_dim, 2, device=positions.device)
     frequencies = 1.0 / base ** (steps / head_dim) / factor
-    angles = (positions[:, None] * frequencies).repeat(1, 2)
+    angles = (positions[..., None] * frequencies).unsqueeze(-3)
+    angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 '''
 
@@ -89,7 +94,8 @@ def rotary_llama3(
     turns = original * frequencies / (2 * torch.pi)  # in the original context
     smooth = ((turns - low) / (high - low)).clamp(0, 1)
     frequencies = (1 - smooth) * frequencies / factor + smooth * frequencies
-    angles = (positions[:, None] * frequencies).repeat(1, 2)
+    angles = (positions[..., None] * frequencies).unsqueeze(-3)
+    angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 '''
 
@@ -192,7 +198,7 @@ def rotate(x: Array, rope: tuple[Array, Array]) -> Array:
 
 @dataclass(frozen=True)
 class Rotary(Effect):
-    """RoPE's cosines and sines at the positions of the tokens, (T, head_dim) each."""
+    """RoPE's cosines and sines at the positions of the tokens, (1, T, head_dim) or (B, 1, T, head_dim) each."""
 
     head_dim: int
     values: tuple  # of base and scaling, for equality

@@ -13,7 +13,7 @@ from neural.data.corpus import open_corpus
 from neural.data.tokenizers import Tokenizer, load_tokenizer
 from neural.diagnostics.diagnostic import NeuralError
 from neural.generation.generate import Continuation, FinishReason, Generation, Sample, generate
-from neural.generation.sampling import SamplingOptions
+from neural.generation.options import SamplingOptions
 
 OPTIONS = SamplingOptions(temperature=0.9, top_p=0.98, seed=3)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,19 +15,13 @@ from transformers import (
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 from neural.diagnostics.diagnostic import NeuralError
-from neural.generation.sampling import (
-    TOP_P_CANDIDATES,
-    SamplingOptions,
-    draw,
-    filter_logits,
-    keep_top_k,
-    keep_top_p,
-    row_generators,
-    sample,
-)
+from neural.generation.filters import TOP_P_CANDIDATES, completing, keep_top_k, keep_top_p, keep_typical
+from neural.generation.options import SamplingOptions
+from neural.generation.sampling import Past, draw, filter_logits, row_generator, sample
 from tests.generation.reference import probabilities
 
 OPTIONS = [
@@ -48,7 +44,31 @@ OPTIONS = [
     SamplingOptions(repetition_penalty=0.7),
     SamplingOptions(temperature=0.8, top_k=20, top_p=0.9, min_p=0.05, repetition_penalty=1.1),
     SamplingOptions(temperature=1.7, top_k=7, top_p=0.6, min_p=0.2, repetition_penalty=2.0),
+    SamplingOptions(typical_p=0.2),
+    SamplingOptions(typical_p=0.9),
+    SamplingOptions(typical_p=1.0),
+    SamplingOptions(frequency_penalty=0.4),
+    SamplingOptions(presence_penalty=-0.7),
+    SamplingOptions(logit_bias=((0, 1.5), (0, 0.25))),
+    SamplingOptions(allowed=(0,)),
+    SamplingOptions(temperature=0.0, frequency_penalty=1.1, presence_penalty=0.3, logit_bias=((0, -2.0),)),
+    SamplingOptions(
+        temperature=0.8,
+        top_k=30,
+        top_p=0.95,
+        min_p=0.01,
+        typical_p=0.8,
+        repetition_penalty=1.2,
+        frequency_penalty=0.3,
+        presence_penalty=0.2,
+        logit_bias=((0, 0.5),),
+    ),
 ]
+ROWS = int(os.environ.get("NEURAL_SAMPLER_ROWS", "100"))  # of each vocabulary; 2500 give ten thousand a row of OPTIONS
+
+
+def row_generators(seed: int, count: int) -> list[np.random.Generator]:
+    return [row_generator(seed, index) for index in range(count)]
 
 
 def random_rows(seed: int, rows: int, vocab_size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,19 +81,60 @@ def random_rows(seed: int, rows: int, vocab_size: int) -> tuple[torch.Tensor, to
     return torch.from_numpy(logits), torch.from_numpy(rng.random((rows, vocab_size)) < 0.2)
 
 
+def written_once(seen: torch.Tensor) -> Past:
+    """Of texts that have each token seen just once."""
+    return Past(seen, seen.float())
+
+
+def random_past(seed: int, seen: torch.Tensor) -> Past:
+    """Counts, and tokens that must not come: never the whole of a row."""
+    rng = np.random.default_rng(seed)
+    counts = torch.from_numpy(rng.poisson(0.4, seen.shape).astype(np.float32))
+    size = seen.shape[1]
+    return Past(seen, counts, [rng.permutation(np.arange(1, size))[: rng.integers(0, 4)].tolist() for _ in seen])
+
+
 @pytest.mark.parametrize("vocab_size", [1, 2, 17, 60])
 @pytest.mark.parametrize("options", OPTIONS, ids=repr)
 def test_the_distribution_is_the_references(options: SamplingOptions, vocab_size: int) -> None:
-    logits, seen = random_rows(vocab_size, 150, vocab_size)
-    filtered = filter_logits(logits, options, seen)
+    logits, seen = random_rows(vocab_size, ROWS, vocab_size)
+    logits[:, 0] = 0.5  # never ruled out
+    past = random_past(vocab_size, seen)
+    filtered = filter_logits(logits, options, past)
     if options.temperature == 0:
         actual = torch.nn.functional.one_hot(filtered.argmax(-1), vocab_size).double().numpy()
     else:
         actual = filtered.softmax(-1, dtype=torch.float64).numpy()
-    tokens = [set(mask.nonzero()[:, 0].tolist()) for mask in seen]
-    expected = np.array([probabilities(row.numpy(), options, tokens[i]) for i, row in enumerate(logits)])
+    rows = zip(logits.numpy(), seen.numpy(), past.counts.numpy(), past.banned, strict=True)
+    expected = np.array(
+        [
+            probabilities(row, options, set(s.nonzero()[0]), {t: c[t] for t in c.nonzero()[0]}, set(b))
+            for row, s, c, b in rows
+        ]
+    )
     np.testing.assert_array_equal(actual > 0, expected > 0)
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "expected"),
+    [
+        ([(3,)], [], [3]),
+        ([(1, 2)], [1], [2]),
+        ([(1, 2)], [1, 5], []),
+        ([(1, 2, 3), (2, 9), (7,)], [1, 2], [3, 9, 7]),
+        ([(1, 1, 1)], [1], []),
+    ],
+)
+def test_bad_words_are_stopped_at_their_last_token(words: list, text: list, expected: list) -> None:
+    assert completing(words, text) == expected
+
+
+def test_typical_is_transformers_typical() -> None:
+    logits = torch.randn(300, 200, generator=torch.Generator().manual_seed(3)) * 2
+    for p in (0.2, 0.6, 0.95):
+        expected = TypicalLogitsWarper(p)(None, logits.clone())
+        assert torch.equal(keep_typical(logits, p).isinf(), expected.isinf())
 
 
 @pytest.mark.parametrize(
@@ -95,7 +156,7 @@ def test_filters_agree_with_transformers(options: SamplingOptions, warper: objec
     text = torch.randint(300, (400, 25), generator=rng)
     seen = torch.zeros(400, 300, dtype=torch.bool).scatter_(1, text, True)
     expected = warper(text, logits.clone())
-    actual = filter_logits(logits, options, seen)
+    actual = filter_logits(logits, options, Past(seen))
     assert torch.equal(actual.isinf(), expected.isinf())
     torch.testing.assert_close(actual.softmax(-1), expected.softmax(-1), rtol=1e-5, atol=1e-7)
 
@@ -121,22 +182,22 @@ def test_a_nucleus_among_equals_is_the_smallest(equals: int, p: float, kept: int
 def test_a_temperature_near_zero_is_greedy(temperature: float) -> None:
     logits, seen = random_rows(5, 60, 30)
     logits[:, 0] = 40.0
-    ids = sample(logits, SamplingOptions(temperature=temperature), row_generators(0, 60), seen)
+    ids = sample(logits, SamplingOptions(temperature=temperature), row_generators(0, 60), Past(seen))
     assert ids.tolist() == [0] * 60
 
 
 def test_greedy_takes_the_lowest_of_ties_and_draws_nothing() -> None:
     generators = row_generators(0, 2)
-    before = [g.get_state() for g in generators]
+    before = [g.bit_generator.state for g in generators]
     ids = sample(torch.tensor([[0.0, 3.0, 3.0], [1.0, 1.0, 1.0]]), SamplingOptions(temperature=0), generators)
     assert ids.tolist() == [1, 0]
-    assert all(torch.equal(g.get_state(), state) for g, state in zip(generators, before, strict=True))
+    assert [g.bit_generator.state for g in generators] == before
 
 
 def test_penalty_makes_seen_tokens_less_probable_whatever_their_sign() -> None:
     logits = torch.tensor([[2.0, -2.0, 0.0]])
     seen = torch.ones(1, 3, dtype=torch.bool)
-    assert filter_logits(logits, SamplingOptions(repetition_penalty=2), seen).tolist() == [[1.0, -4.0, 0.0]]
+    assert filter_logits(logits, SamplingOptions(repetition_penalty=2), Past(seen)).tolist() == [[1.0, -4.0, 0.0]]
 
 
 def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
@@ -164,9 +225,10 @@ def test_draws_follow_the_reference_distribution(options: SamplingOptions) -> No
     rows = torch.arange(3).repeat_interleave(samples)
     generators = row_generators(1, 3 * samples)
     # ids (draws, 3 * samples)
-    ids = torch.stack([sample(logits[rows], options, generators, seen[rows]) for _ in range(draws)])
+    ids = torch.stack([sample(logits[rows], options, generators, written_once(seen[rows])) for _ in range(draws)])
     for row in range(3):
-        expected = np.array(probabilities(logits[row].numpy(), options, set(seen[row].nonzero()[:, 0].tolist())))
+        tokens = set(seen[row].nonzero()[:, 0].tolist())
+        expected = np.array(probabilities(logits[row].numpy(), options, tokens, dict.fromkeys(tokens, 1)))
         counts = np.bincount(ids[:, rows == row].flatten().numpy(), minlength=vocab_size)
         if (expected > 0).sum() > 1:
             assert chi_square(counts, expected * samples * draws) > 1e-3
@@ -196,27 +258,31 @@ def test_draws_are_independent(axis: str) -> None:
 @pytest.mark.parametrize("options", OPTIONS, ids=repr)
 def test_a_row_is_the_same_alone_and_in_a_batch(options: SamplingOptions) -> None:
     logits, seen = random_rows(11, 12, 40)
+    logits[:, 0] = 0.5  # never ruled out
     together = row_generators(5, 12)
-    batch = torch.stack([sample(logits, options, together, seen) for _ in range(5)], dim=1)
+    batch = torch.stack([sample(logits, options, together, written_once(seen)) for _ in range(5)], dim=1)
     for row, generator in enumerate(row_generators(5, 12)):
-        alone = [sample(logits[row : row + 1], options, [generator], seen[row : row + 1]).item() for _ in range(5)]
+        alone = [
+            sample(logits[row : row + 1], options, [generator], written_once(seen[row : row + 1])).item()
+            for _ in range(5)
+        ]
         assert alone == batch[row].tolist()
 
 
 def test_a_samples_numbers_do_not_depend_on_how_many_there_are() -> None:
     few, many = row_generators(3, 2), row_generators(3, 9)
-    assert [torch.rand(4, generator=g).tolist() for g in few] == [torch.rand(4, generator=g).tolist() for g in many[:2]]
+    assert [g.random(4).tolist() for g in few] == [g.random(4).tolist() for g in many[:2]]
 
 
 def test_no_two_samples_of_near_seeds_share_their_numbers() -> None:
-    numbers = {torch.rand(1, generator=g).item() for seed in range(30) for g in row_generators(seed, 30)}
+    numbers = {g.random() for seed in range(30) for g in row_generators(seed, 30)}
     assert len(numbers) == 900
 
 
 def test_arguments_are_left_as_they_were() -> None:
     logits, seen = random_rows(2, 9, 30)
     copies = logits.clone(), seen.clone()
-    sample(logits, OPTIONS[-1], row_generators(0, 9), seen)
+    sample(logits, OPTIONS[-1], row_generators(0, 9), written_once(seen))
     assert torch.equal(logits, copies[0])
     assert torch.equal(seen, copies[1])
 
@@ -248,9 +314,19 @@ def test_a_row_with_every_token_ruled_out_is_refused() -> None:
 
 
 @pytest.mark.parametrize("noise", [0.0, 1 - 2**-53])
-def test_the_ends_of_the_noise_draw_only_tokens_that_are_left(noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "rand", lambda size, **_: torch.full((size,), noise, dtype=torch.float64))
-    assert draw(torch.tensor([[-math.inf, 0.0, -math.inf]]), row_generators(0, 1)).tolist() == [1]
+def test_the_ends_of_the_noise_draw_only_tokens_that_are_left(noise: float) -> None:
+    constant = SimpleNamespace(random=lambda size: np.full(size, noise))
+    assert draw(torch.tensor([[-math.inf, 0.0, -math.inf]]), [constant]).tolist() == [1]
+
+
+@pytest.mark.parametrize("left", [3, 3000])
+def test_the_race_is_the_same_among_few_and_among_all(left: int) -> None:
+    """A filter that leaves few tokens must not change which of them is drawn."""
+    logits = torch.full((40, 5000), -math.inf)
+    logits[:, :left] = torch.randn(40, left, generator=torch.Generator().manual_seed(2))
+    uniform = torch.from_numpy(np.stack([g.random(5000) for g in row_generators(9, 40)]))
+    expected = (logits.double().softmax(-1) / -uniform.log()).argmax(-1)
+    assert torch.equal(draw(logits, row_generators(9, 40)), expected)
 
 
 @pytest.mark.parametrize(
@@ -262,6 +338,9 @@ def test_the_ends_of_the_noise_draw_only_tokens_that_are_left(noise: float, monk
         *[("N904", {"min_p": value}) for value in (-0.01, 1.01, math.nan, "x")],
         *[("N905", {"repetition_penalty": value}) for value in (0, -1.2, math.nan, math.inf, None)],
         *[("N906", {"seed": value}) for value in (-1, 2**64, 1.5, None)],
+        *[("N950", {"frequency_penalty": value}) for value in (math.nan, math.inf, "x", None)],
+        *[("N950", {"presence_penalty": value}) for value in (-math.inf, True)],
+        *[("N951", {"typical_p": value}) for value in (0, 1.1, math.nan, "x")],
     ],
     ids=repr,
 )

@@ -30,16 +30,31 @@ class KVCache:
         return k, v
 
 
+def token_positions(
+    T: int, past: int, position_ids: Tensor | None, device: torch.device
+) -> Tensor:
+    """Where the tokens stand: after the past, (T,), or where the caller says, (B, T)."""
+    if position_ids is not None:
+        return position_ids
+    return torch.arange(past, past + T, device=device)
+
+
 def causal_mask(
-    T: int, past: int, padding: Tensor | None, device: torch.device
+    T: int,
+    past: int,
+    padding: Tensor | None,
+    device: torch.device,
+    position_ids: Tensor | None = None,
 ) -> Tensor | None:
     """True where a query may look at a key, (T, past + T) or (B, 1, T, past + T).
 
     None where attention needs no mask: every key is allowed, or `is_causal` says which.
     """
-    if padding is None and (past == 0 or T == 1):
+    if padding is None and position_ids is None and (past == 0 or T == 1):
         return None
-    mask = torch.ones(T, past + T, dtype=torch.bool, device=device).tril(past)
+    keys = torch.arange(past + T, device=device)
+    queries = keys[past:] if position_ids is None else position_ids[:, None]
+    mask = keys <= queries[..., None]
     return mask if padding is None else mask & padding[:, None, None, :].bool()
 
 
@@ -155,22 +170,27 @@ class Gpt2(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         past_key_values: KVCache | None = None,
+        position_ids: Tensor | None = None,
+        logits_to_keep: int = 0,
     ) -> Tensor | tuple[Tensor, KVCache]:
         """Logits (B, T, vocab_size) of input_ids (B, T); given a cache, the logits and the cache.
 
         attention_mask: (B, past + T), 1 for tokens and 0 for padding on the right.
         past_key_values: a KVCache, or any object with its `length` and `update`.
+        position_ids: int64 (B, T), where the tokens stand; by default after the past.
+        logits_to_keep: logits of so many of the last tokens only; 0 for all.
         """
         T = input_ids.size(1)
         past = 0 if past_key_values is None else past_key_values.length
         if self.context < past + T:
             raise ValueError(f"{past + T} tokens, and the context has {self.context}")
-        positions = torch.arange(past, past + T, device=input_ids.device)
-        mask = causal_mask(T, past, attention_mask, input_ids.device)
+        positions = token_positions(T, past, position_ids, input_ids.device)
+        mask = causal_mask(T, past, attention_mask, input_ids.device, position_ids)
         x = self.wte(input_ids) + self.wpe(positions)
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, mask, past_key_values)
+        x = x[:, -logits_to_keep:]
         x = self.ln_f(x)
         logits = self.lm_head(x)
         return logits if past_key_values is None else (logits, past_key_values)

@@ -16,15 +16,21 @@ def average(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def causal_mask(
-    T: int, past: int, padding: Tensor | None, device: torch.device
+    T: int,
+    past: int,
+    padding: Tensor | None,
+    device: torch.device,
+    position_ids: Tensor | None = None,
 ) -> Tensor | None:
     """True where a query may look at a key, (T, past + T) or (B, 1, T, past + T).
 
     None where attention needs no mask: every key is allowed, or `is_causal` says which.
     """
-    if padding is None and (past == 0 or T == 1):
+    if padding is None and position_ids is None and (past == 0 or T == 1):
         return None
-    mask = torch.ones(T, past + T, dtype=torch.bool, device=device).tril(past)
+    keys = torch.arange(past + T, device=device)
+    queries = keys[past:] if position_ids is None else position_ids[:, None]
+    mask = keys <= queries[..., None]
     return mask if padding is None else mask & padding[:, None, None, :].bool()
 
 

@@ -1,0 +1,89 @@
+"""One request while it is being written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from neural.generation.filters import completing
+from neural.generation.request import FinishReason, Request
+from neural.generation.sampling import Past, row_generator
+
+
+def kept_tokens(context: int) -> int:
+    """How many of the newest tokens stay when the window of `context` tokens is full: three quarters of it.
+
+    Positions are bound to the cached keys, so what stays is read again, from position 0. Keeping 3/4 costs three
+    tokens of prefill for each token written past the context, which take a fraction of the time of that one.
+    """
+    return max(1, context * 3 // 4)
+
+
+class Row:
+    """A request, the text so far, and what its next token depends on.
+
+    ids: prompt and text. first: where the window begins that the model reads. read: how many tokens of the window the
+    model has read, as far as they are part of the text.
+    """
+
+    def __init__(self, handle: int, request: Request) -> None:
+        self.handle, self.request = handle, request
+        self.ids = list(request.prompt)
+        self.first, self.read = 0, 0
+        self.manner = replace(request.options, seed=0)  # rows of one manner are sampled together
+        self.generator = row_generator(request.options.seed, request.sample)
+        self._seen: Tensor | None = None  # (V,)
+        self._counts: Tensor | None = None
+
+    @property
+    def written(self) -> int:
+        return len(self.ids) - len(self.request.prompt)
+
+    @property
+    def window(self) -> list[int]:
+        return self.ids[self.first :] if self.first else self.ids
+
+    def slide(self, context: int) -> None:
+        """Begin the window anew with the newest tokens, which are then to be read."""
+        self.first, self.read = len(self.ids) - kept_tokens(context), 0
+
+    def start(self, vocab_size: int, device: torch.device) -> None:
+        """Set up what the penalties need."""
+        if self.manner.repetition_penalty != 1:
+            self._seen = torch.zeros(vocab_size, dtype=torch.bool, device=device)
+            self._seen[self.ids] = True
+        if self.manner.frequency_penalty or self.manner.presence_penalty:
+            self._counts = torch.zeros(vocab_size, device=device)
+
+    def push(self, token: int) -> FinishReason | None:
+        """Add a token; why the text ends with it, if it does."""
+        self.ids.append(token)
+        if self._seen is not None:
+            self._seen[token] = True
+        if self._counts is not None:
+            self._counts[token] += 1
+        if token in self.request.ends:
+            return FinishReason.END_OF_TEXT
+        return FinishReason.LENGTH if self.written == self.request.max_new_tokens else None
+
+    def banned(self) -> list[int]:
+        """Tokens that must not come next."""
+        early = self.request.ends if self.written < self.request.min_new_tokens else ()
+        return [*early, *completing(self.manner.bad_words, self.ids[len(self.request.prompt) :])]
+
+    @staticmethod
+    def past(rows: Sequence[Row]) -> Past:
+        """What sampling needs to know of rows of one manner."""
+        banned = [row.banned() for row in rows]
+        return Past(
+            seen=_stacked([row._seen for row in rows]),
+            counts=_stacked([row._counts for row in rows]),
+            banned=banned if any(banned) else None,
+        )
+
+
+def _stacked(parts: list[Tensor | None]) -> Tensor | None:
+    return None if parts[0] is None else torch.stack(parts)
