@@ -92,4 +92,6 @@ def test_weights_of_a_whole_network(tmp_path: Path) -> None:
     assert all(torch.equal(t, state[n]) for n, t in model.state_dict().items())
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "program.neural").write_text(program.text())
-    assert load(tmp_path / "run" / "program.neural").pretrained()[0][1] == str((tmp_path / "whole.safetensors").resolve())
+    assert load(tmp_path / "run" / "program.neural").pretrained()[0][1] == str(
+        (tmp_path / "whole.safetensors").resolve()
+    )
