@@ -66,7 +66,9 @@ class KerasWriter(ClassWriter):
         self.site = site
         result = layer.keras(site)
         if site.modules:
-            self.builds += self._built(layer, f"for layer in self.{site.name}:\n    layer", site.module_shape)
+            self.builds += self._built(
+                layer, f"for layer in self.{site.name}:\n    layer", site.module_shape, site.modules[0]
+            )
         return result
 
     def spell_effect(self, effect: Effect, site: Site) -> str:
@@ -86,7 +88,7 @@ class KerasWriter(ClassWriter):
             expression = expression.replace("layers.Embedding(", "layers.ReversibleEmbedding(")
         self.init.append(f"self.{name} = {_with_argument(expression, f'name={_quoted(name)}')}")
         if not tie:
-            self.builds += self._built(self.node.layer, f"self.{name}", self.site.module_shape)
+            self.builds += self._built(self.node.layer, f"self.{name}", self.site.module_shape, expression)
         return f"self.{name}"
 
     def copies(self, made: str, index: str, count: str) -> str:
@@ -94,11 +96,10 @@ class KerasWriter(ClassWriter):
             made = _with_argument(made, f'name=f"{self.node.name}_{{i}}"')
         return f"[{made} for i in range({count})]"
 
-    def _built(self, layer: Layer, callee: str, shape: Shape) -> list[str]:
-        """The line that builds a layer with weights."""
+    def _built(self, layer: Layer, callee: str, shape: Shape, made: str) -> list[str]:
+        """The line that builds a module with weights. made: the expression that makes it."""
         inputs = tuple(self.values[i] for i in self.node.inputs)
-        made = self.init[-1] if self.init else ""
-        stateless = not layer.weights(*inputs) or "layers.Dropout(" in made.partition(" = ")[2][:15]
+        stateless = not layer.weights(*inputs) or made.startswith("layers.Dropout(")
         return [] if stateless else [f"{callee}.build({self._shape(shape)})"]
 
     def _shape(self, shape: Shape) -> str:

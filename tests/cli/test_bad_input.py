@@ -79,7 +79,7 @@ ROWS = [
     ("check good.neural --set n=99999999999999999999", "N306"),
     ("check good.neural --set n=1 --set wide=0", "N311"),
     ("compile gone.neural", "N001"),
-    ("compile good.neural --backend tensorflow", "N012"),
+    ("compile good.neural --backend tensorflwo", "N012"),
     ("compile negative.neural --output out.py", "N311"),
     ("fmt gone.neural", "N001"),
     ("fmt folder", "N014"),

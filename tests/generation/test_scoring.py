@@ -18,6 +18,7 @@ from neural.data.tokenizers import load_tokenizer
 from neural.diagnostics.diagnostic import NeuralError
 from neural.generation import scoring
 from neural.generation.scoring import score
+from neural.training.distributed.parallel import Parallel
 from neural.training.evaluate import evaluate
 from tests.generation.test_cli import run  # noqa: F401
 
@@ -66,7 +67,7 @@ def test_one_window_is_what_the_trainer_measures(model: nn.Module, context: int)
     tokenizer = load_tokenizer("byte")
     report = score(model, tokenizer, [TEXT[:context]], context=context)
     ids = torch.tensor([[tokenizer.eot_id, *tokenizer.encode(TEXT[:context])]])
-    expected = evaluate(model, [(ids[:, :-1], ids[:, 1:])], np.array(tokenizer.byte_lengths))
+    expected = evaluate(Parallel(model), [(ids[:, :-1], ids[:, 1:])], np.array(tokenizer.byte_lengths))
     assert report.whole.loss == pytest.approx(expected.loss, rel=1e-5)
     assert report.whole.bits_per_byte == pytest.approx(expected.bits_per_byte, rel=1e-5)
 

@@ -121,11 +121,17 @@ def _as_byte_level_bpe(layout: Layout) -> Layout | None:
         and cutter.get("add_prefix_space") is False
         and cutter.get("use_regex", True)
         and (layout.get("decoder") or {}).get("type") == "ByteLevel"
-        and (layout.get("post_processor") or {}).get("type") in (None, "ByteLevel")  # another may open each text
+        and not _opens(layout.get("post_processor") or {})
     )
     if not plain or specials is None:
         return None
     return byte_level_bpe(_by_id(model["vocab"]), _pairs(model["merges"]), _by_id(specials))
+
+
+def _opens(post_processor: Layout) -> bool:
+    """Whether special tokens are put around each text."""
+    kind = post_processor.get("type")
+    return bool(post_processor.get("special_tokens")) or kind not in (None, "ByteLevel", "TemplateProcessing")
 
 
 def _specials(layout: Layout) -> dict[str, int] | None:
