@@ -27,14 +27,19 @@ class Perplexity(keras.metrics.⟨base⟩):
         return ops.exp(super().result())
 '''
 
+DENSE = """
+    def apply(self, grads, trainable_variables=None):
+        # dense: of a table, TensorFlow has a row for each time that one was read
+        grads = [g if g is None else g + ops.zeros(g.shape, g.dtype) for g in grads]
+        super().apply(grads, trainable_variables)
+"""
+
 ADAM = '''
 @keras.saving.register_keras_serializable(package="⟨package⟩")
 class ⟨name⟩(keras.optimizers.⟨name⟩):
     """⟨name⟩ as PyTorch has it: epsilon is added to the corrected second moment⟨also⟩."""
-⟨build⟩
+⟨build⟩⟨dense⟩
     def update_step(self, gradient, variable, learning_rate):
-        # dense: of a table, TensorFlow has a row for each time that one was read
-        gradient = gradient + ops.zeros(variable.shape, variable.dtype)
         index = self._get_variable_index(variable)
         mean, square = self._momentums[index], self._velocities[index]
         self.assign_add(mean, (1 - self.beta_1) * (gradient - mean))
@@ -63,10 +68,9 @@ class SGD(keras.optimizers.SGD):
     def __init__(self, *args, decay=0.0, **kwargs):
         super().__init__(*args, **kwargs)
         self.decay = decay
-
+⟨dense⟩
     def update_step(self, gradient, variable, learning_rate):
-        # dense: of a table, TensorFlow has a row for each time that one was read
-        step = gradient + ops.zeros(variable.shape, variable.dtype)
+        step = gradient
         if len(variable.shape) > 1:
             step = step + self.decay * variable
         if self.momentum:
@@ -107,7 +111,7 @@ def training_classes(network: Network) -> list[str]:
         found.append(SGD)
     if settings.optimizer.name != "SGD":
         found.append(_adam(settings))
-    return [source.replace("⟨package⟩", network.name) for source in found]
+    return [source.replace("⟨package⟩", network.name).replace("⟨dense⟩", DENSE.rstrip() + "\n") for source in found]
 
 
 def _adam(settings: Settings) -> str:
@@ -183,9 +187,10 @@ def _optimizer(settings: Settings, steps: str) -> str:
 
 
 def _as_pytorch(settings: Settings) -> bool:
-    """Whether Keras' own SGD would go another way: with a decay, or a rate that changes under a momentum."""
-    arguments = settings.optimizer.arguments
-    return bool(arguments["weight_decay"] or (arguments["momentum"] and settings.lr_schedule is not None))
+    """Whether Keras' own SGD would go another way: with a decay, a clipped norm in which the rows of a table that were
+    read twice count apart, or a rate that changes under a momentum."""
+    arguments, clipped = settings.optimizer.arguments, settings.train.gradient_clip is not None
+    return bool(arguments["weight_decay"] or clipped or (arguments["momentum"] and settings.lr_schedule is not None))
 
 
 def _rate(settings: Settings, steps: str) -> str:

@@ -30,6 +30,7 @@ network Classifier {
     Output(3, activation="softmax")
   loss: "sparse_categorical_crossentropy"
   optimizer: SGD(learning_rate=0.1, momentum=0.9, nesterov=true)
+  train { gradient_clip: 0.5 }
 }
 """
 

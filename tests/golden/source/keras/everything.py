@@ -20,9 +20,12 @@ class AdamW(keras.optimizers.AdamW):
         self.exclude_from_weight_decay(var_list=vectors)
         super().build(variables)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def apply(self, grads, trainable_variables=None):
         # dense: of a table, TensorFlow has a row for each time that one was read
-        gradient = gradient + ops.zeros(variable.shape, variable.dtype)
+        grads = [g if g is None else g + ops.zeros(g.shape, g.dtype) for g in grads]
+        super().apply(grads, trainable_variables)
+
+    def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
         mean, square = self._momentums[index], self._velocities[index]
         self.assign_add(mean, (1 - self.beta_1) * (gradient - mean))

@@ -13,9 +13,12 @@ JIT_COMPILE = keras.backend.backend() != "torch"
 class Adam(keras.optimizers.Adam):
     """Adam as PyTorch has it: epsilon is added to the corrected second moment."""
 
-    def update_step(self, gradient, variable, learning_rate):
+    def apply(self, grads, trainable_variables=None):
         # dense: of a table, TensorFlow has a row for each time that one was read
-        gradient = gradient + ops.zeros(variable.shape, variable.dtype)
+        grads = [g if g is None else g + ops.zeros(g.shape, g.dtype) for g in grads]
+        super().apply(grads, trainable_variables)
+
+    def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
         mean, square = self._momentums[index], self._velocities[index]
         self.assign_add(mean, (1 - self.beta_1) * (gradient - mean))
