@@ -296,11 +296,6 @@ class ClassWriter:
         else:
             self.forward.append(f"return {result}")
 
-    def site_of_network(self) -> NodeSite:
-        """For effects, which belong to no node."""
-        name = self.module.network.sequence or self.block.inputs[0].name
-        return NodeSite(self, "", (name,), (), (self.values[name].shape,))
-
     def _effect_lines(self) -> list[str]:
         """What the layers need beside their inputs, made once a forward pass."""
         name = self.module.network.sequence or self.block.inputs[0].name

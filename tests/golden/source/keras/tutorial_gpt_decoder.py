@@ -43,7 +43,8 @@ class Adam(keras.optimizers.Adam):
 
     def apply(self, grads, trainable_variables=None):
         # dense: of a table, TensorFlow has a row for each time that one was read
-        grads = [g if g is None else g + ops.zeros(g.shape, g.dtype) for g in grads]
+        pairs = zip(grads, trainable_variables or self._trainable_variables)
+        grads = [g if g is None else g + ops.zeros(v.shape, v.dtype) for g, v in pairs]
         super().apply(grads, trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):
