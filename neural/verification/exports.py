@@ -16,7 +16,7 @@ import numpy as np
 
 from neural.backends.module import load_module
 from neural.compiler import Program, compile_source, load
-from neural.diagnostics.diagnostic import fail
+from neural.diagnostics.diagnostic import NeuralError, fail
 from neural.diagnostics.source import Source
 from neural.graph.interpreter import interpret
 from neural.graph.passes import optimize
@@ -107,11 +107,21 @@ def _write_probe(program: Program, weights: Mapping[str, np.ndarray], form: str,
 def check(folder: Path) -> Checked:
     """Read an exported folder and compare what it computes with what its probe says.
 
-    NeuralError: N931 (no probe: `neural export` did not write it), and those of the readers.
+    NeuralError: N931 (no probe: `neural export` did not write it), N932 (it does not read), and those of our readers.
     """
     inputs, expected, form, network = _read_probe(folder)
-    reader, run = READERS[form](folder)
-    found = run(inputs)
+    try:
+        reader, run = READERS[form](folder)
+        found = run(inputs)
+    except (NeuralError, ImportError):
+        raise
+    except Exception as error:  # each reader has errors of its own
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        fail(
+            "N932",
+            f"{folder} does not read as {form}: {type(error).__name__}: {reason}",
+            hint="it was changed or cut short since: export the model again",
+        )
     difference = np.inf
     if found.shape == expected.shape:
         difference = float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
@@ -129,6 +139,8 @@ def _read_probe(folder: Path) -> tuple[list[np.ndarray], np.ndarray, str, str]:
         with safe_open(path, "np") as file:
             said, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         inputs = [arrays[f"input{i}"] for i in range(len(arrays) - 1)]
+        if said["format"] not in READERS:
+            raise KeyError(said["format"])
         return inputs, arrays["logits"], said["format"], said["network"]
     except (SafetensorError, KeyError) as error:
         return fail("N931", f"{path} is not what `neural export` wrote: {error}", hint="export the model again")
