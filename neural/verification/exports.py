@@ -180,9 +180,9 @@ def _ours(path: Path) -> tuple[str, Runner]:
 
 
 def _onnx(folder: Path) -> tuple[str, Runner]:
-    from neural.verification.onnx_peer import OnnxModel
+    from neural.verification.onnx_peer import OnnxModel, open_session
 
-    return "onnxruntime", OnnxModel(folder / "model.onnx").logits
+    return "onnxruntime", OnnxModel(open_session(folder / "model.onnx")).logits
 
 
 def _keras(folder: Path) -> tuple[str, Runner]:

@@ -15,10 +15,10 @@ from neural.graph.passes import optimize
 
 
 class OnnxModel:
-    """A model in a session on the CPU. Runtimes of ONNX have no gradients."""
+    """A model in a session. Runtimes of ONNX have no gradients."""
 
-    def __init__(self, path: Path) -> None:
-        self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
 
     def logits(self, inputs: list[np.ndarray], attention_mask: np.ndarray | None = None) -> np.ndarray:
         declared = {i.name: i.shape for i in self._session.get_inputs()}
@@ -46,7 +46,12 @@ class Peer(OnnxModel):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             write(emit(optimize(program.graph), weights), path)
-            super().__init__(path)
+            super().__init__(open_session(path))
+
+
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """A session on the CPU."""
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
 def empty_past(session: onnxruntime.InferenceSession, rows: int) -> dict[str, np.ndarray]:
@@ -67,8 +72,7 @@ class Driver:
     def read(self, ids: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """The logits (B, T, V) of new ids (B, T). mask: (B, T) of these, ones by default."""
         self._mask = np.concatenate((self._mask, np.ones_like(ids) if mask is None else mask), axis=1)
-        total = self._mask.shape[1]
-        positions = np.tile(np.arange(total - ids.shape[1], total), (len(ids), 1))
+        positions = np.maximum(self._mask.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
         given = {"input_ids": ids, "attention_mask": self._mask, "position_ids": positions}
         given = {name: array for name, array in given.items() if name in self._names}
         logits, *present = self._session.run(None, given | self._past)

@@ -14,7 +14,8 @@ from neural.backends.onnx import emit
 from neural.compiler import load
 from neural.graph.interpreter import initial_weights
 from neural.graph.passes import optimize
-from tests.parity.onnx_runs import Driver, session
+from neural.verification.onnx_peer import Driver
+from tests.parity.onnx_runs import session
 
 PROGRAM = """network Net { input: (16,) layers: tokens = Embedding(64, 32)
   Residual { MultiHeadAttention(num_heads=2, causal=true, rope=100.0) } Dense(64, use_bias=false, tied_to=tokens)

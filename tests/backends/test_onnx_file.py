@@ -15,7 +15,8 @@ from neural.compiler import load
 from neural.graph.graph import weights
 from neural.graph.interpreter import initial_weights
 from neural.graph.passes import optimize
-from tests.parity.onnx_runs import Driver, session
+from neural.verification.onnx_peer import Driver
+from tests.parity.onnx_runs import session
 from tests.parity.test_models import BIDIRECTIONAL, SMALL, WINDOWED, compile_source, example
 from tests.parity.test_models import Source as Text
 

@@ -37,7 +37,7 @@ def assert_equal(ours: np.ndarray, expected: np.ndarray) -> None:
 def test_values_equal_the_oracle(name: str, index: int) -> None:
     graph = optimize(sample_program(REGISTRY[name].samples[index]).graph)
     own, inputs = initial_weights(graph, seed=7), inputs_of(graph)
-    assert_equal(run(emit(graph, own), graph, inputs), interpret(graph, own, *inputs))
+    assert_equal(run(emit(graph, own), inputs), interpret(graph, own, *inputs))
 
 
 @pytest.mark.parametrize("scale", [-0.3, 0.0])
@@ -45,7 +45,7 @@ def test_a_scale_that_the_operator_has_no_word_for(scale: float) -> None:
     text = f"network N {{ input: (6, 8) layers: Attention(num_heads=2, causal=true, scale={scale}) }}"
     graph = optimize(compile_source(Source("scale.neural", text)).graph)
     inputs = inputs_of(graph)
-    assert_equal(run(emit(graph, {}), graph, inputs), interpret(graph, {}, *inputs))
+    assert_equal(run(emit(graph, {}), inputs), interpret(graph, {}, *inputs))
 
 
 @pytest.mark.parametrize("pooling", POOLED)
@@ -54,7 +54,7 @@ def test_padding_on_the_right_is_not_seen(pooling: str) -> None:
     graph = optimize(compile_source(Source("pooled.neural", text)).graph)
     own, (ids,) = initial_weights(graph, seed=7), inputs_of(graph)
     mask = (np.arange(9) < np.array([[9], [4], [1]])).astype(np.int64)
-    padded = run(emit(graph, own), graph, [ids], mask)
+    padded = run(emit(graph, own), [ids], mask)
     assert_equal(padded, interpret(graph, own, ids, attention_mask=mask))
     for row, length in enumerate((9, 4, 1)):
         assert_equal(padded[row : row + 1], interpret(graph, own, ids[row : row + 1, :length]))

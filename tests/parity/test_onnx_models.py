@@ -14,7 +14,8 @@ from neural.compiler import compile_source
 from neural.diagnostics.source import Source
 from neural.graph.interpreter import initial_weights
 from neural.graph.passes import optimize
-from tests.parity.onnx_runs import Driver, run, session
+from neural.verification.onnx_peer import Driver
+from tests.parity.onnx_runs import decode, run, session
 from tests.parity.test_models import BIDIRECTIONAL, SMALL, WINDOWED, example
 
 CONTEXT = 80
@@ -99,7 +100,7 @@ def test_padding_on_the_left_writes_what_each_row_writes_alone(case) -> None:
     """Hugging Face pads prompts on the left."""
     _, _, _, opened = case
     mask = (np.arange(12) >= np.array([[0], [5], [11]])).astype(np.int64)
-    together = Driver(opened, 3).decode(batch(12), 16, mask)
+    together = decode(Driver(opened, 3), batch(12), 16, mask)
     for row, start in enumerate((0, 5, 11)):
         alone = Driver(opened, 1).decode(batch(12)[row : row + 1, start:], 16)
         np.testing.assert_array_equal(together[row], alone[0])
@@ -131,8 +132,8 @@ def test_a_classifier(pooling: str) -> None:
     network = optimize(program.graph)
     graph = emit(network, {n: p.detach().numpy() for n, p in model.named_parameters()})
     mask = (np.arange(20) < np.array([[5], [20], [12]])).astype(np.int64)
-    assert_close(run(graph, network, [batch()]), expected(model, batch()))
-    assert_close(run(graph, network, [batch()], mask), expected(model, batch(), mask))
+    assert_close(run(graph, [batch()]), expected(model, batch()))
+    assert_close(run(graph, [batch()], mask), expected(model, batch(), mask))
 
 
 def test_several_inputs_and_cross_attention() -> None:
@@ -146,4 +147,4 @@ def test_several_inputs_and_cross_attention() -> None:
     graph = emit(network, {n: p.detach().numpy() for n, p in model.named_parameters()})
     assert [i.name for i in graph.graph.inputs] == ["left", "right", "attention_mask"]
     with torch.no_grad():
-        assert_close(run(graph, network, inputs), model(*map(torch.from_numpy, inputs)).numpy())
+        assert_close(run(graph, inputs), model(*map(torch.from_numpy, inputs)).numpy())

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from neural.backends.module import load_module
 from neural.backends.onnx import emit
 from neural.graph.passes import optimize
-from tests.parity.onnx_runs import Driver, session
+from neural.verification.onnx_peer import Driver
+from tests.parity.onnx_runs import session
 from tests.parity.test_models import example
 
 CONTEXT = 64
