@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from neural.layers.arguments import BOOLEAN, NUMBER, RATE, SIZE, argument
 from neural.layers.effects import Cache
+from neural.layers.heads import JAX, JAX_DROPOUT_ATTENTION, KERAS, KERAS_ATTEND, KERAS_HEADS, TORCH, Words
 from neural.layers.layer import (
     Effect,
     Layer,
@@ -22,56 +23,8 @@ from neural.layers.layer import (
 from neural.layers.masks import CausalMask, PaddingMask
 from neural.layers.normalization import rms_normalized
 from neural.layers.onnx_site import OnnxSite, Tensor
-from neural.layers.rotary import JAX_ROTATE, KERAS_ROTATE, ROPE, ROTATE, Rope, Rotary, turned
+from neural.layers.rotary import ROPE, Rope, Rotary, turned
 from neural.layers.values import Arg, draw, same
-
-JAX_DROPOUT_ATTENTION = '''
-def dropout_attention(
-    q: Array, k: Array, v: Array, mask: Array | None, dropout: nnx.Dropout
-) -> Array:
-    """Attention with dropout on its weights while training, (B, T, heads, head_dim)."""
-    if dropout.deterministic:
-        return jax.nn.dot_product_attention(q, k, v, mask=mask)
-    return nnx.dot_product_attention(
-        q,
-        k,
-        v,
-        mask=mask,
-        broadcast_dropout=False,
-        dropout_rng=dropout.rngs(),
-        dropout_rate=dropout.rate,
-    )
-'''
-
-
-KERAS_HEADS = '''
-def split_heads(x, heads):
-    """(B, T, heads * head_dim) → (B, T, heads, head_dim)."""
-    B, T, width = ops.shape(x)
-    return ops.reshape(x, (B, T, heads, width // heads))
-
-
-def merge_heads(x):
-    """(B, T, heads, head_dim) → (B, T, heads * head_dim)."""
-    B, T, heads, head_dim = ops.shape(x)
-    return ops.reshape(x, (B, T, heads * head_dim))
-'''
-
-KERAS_ATTEND = '''
-def attend(q, k, v, mask, dropout, is_causal=False, scale=None):
-    """`ops.dot_product_attention` with dropout on its weights."""
-    shared = q.shape[2] // k.shape[2]  # by so many queries
-    k, v = ops.repeat(k, shared, axis=2), ops.repeat(v, shared, axis=2)
-    scores = ops.cast(ops.einsum("btnh,bsnh->bnts", q, k), "float32")
-    scores = scores * (q.shape[3] ** -0.5 if scale is None else scale)
-    if is_causal:
-        positions = ops.arange(ops.shape(q)[1])
-        mask = positions <= positions[:, None]
-    if mask is not None:
-        scores = ops.where(mask, scores, -1e30)
-    weights = dropout(ops.cast(ops.softmax(scores), v.dtype))
-    return ops.einsum("bnts,bsnh->btnh", weights, v)
-'''
 
 
 @dataclass(frozen=True)
@@ -122,6 +75,11 @@ class Attention(Layer):
     @property
     def kv_heads(self) -> Arg:
         return self.num_heads if self.num_kv_heads.value is None else self.num_kv_heads
+
+    @property
+    def grouped(self) -> bool:
+        """Whether heads of queries share those of keys and values."""
+        return self.kv_heads.value != self.num_heads.value
 
     @property
     def turning(self) -> Rope | None:
@@ -223,28 +181,41 @@ class Attention(Layer):
         y = weights / weights.sum(-1, keepdims=True) @ v
         return y.swapaxes(1, 2).reshape(y.shape[0], y.shape[2], -1)
 
-    def torch(self, site: Site) -> str:
-        q, k, v = site.inputs * 3 if len(site.inputs) == 1 else site.inputs
+    def _by_head(self, site: Site, words: Words) -> tuple[tuple[str, str, str], dict[type, str]]:
+        """Queries, keys and values apart by head, normalised, turned, and with those of the cache.
+
+        Returns their variables, and those of the effects by type.
+        """
+        sources = site.inputs * 3 if len(site.inputs) == 1 else site.inputs
         effects = {type(e): site.uses(e) for e in self.effects(Value("", site.shapes[0]))}
-        heads = site.attribute("num_heads", self.num_heads)
-        grouped = self.kv_heads.value != self.num_heads.value
-        kv_heads = site.attribute("num_kv_heads", self.kv_heads) if grouped else heads
-        site.line("# heads beside the batch: (B, heads, T, head_dim)")
-        sources = (q, k, v)
-        q, k, v = site.local("q", (k, v)), site.local("k", (v,)), site.local("v")
+        heads, kv_heads = self._counts(site)
+        if words.note:
+            site.line(words.note)
+        q, k, v = site.local("q", sources[1:]), site.local("k", sources[2:]), site.local("v")
         for name, source, n in zip((q, k, v), sources, (heads, kv_heads, kv_heads), strict=True):
-            site.line(f"{name} = {source}.unflatten(-1, ({n}, -1)).transpose(1, 2)")
+            site.line(f"{name} = {words.split.format(x=source, n=n)}")
         if self.qk_norm.value:
-            head_dim = site.shapes[0][-1].over(self.num_heads).text
-            norms = [site.module(f"nn.RMSNorm({head_dim}, eps=1e-06)", suffix=n) for n in ("q_norm", "k_norm")]
+            head_dim = site.shapes[0][-1].over(self.num_heads)
+            made = words.norm.format(head_dim=head_dim.text)
+            shape = (*site.shapes[0][:2], self.num_heads, head_dim)
+            norms = [site.module(made, suffix=n, shape=shape) for n in ("q_norm", "k_norm")]
             site.line(f"{q}, {k} = {norms[0]}({q}), {norms[1]}({k})")
         if self.turning:
-            site.helper(ROTATE)
+            site.helper(words.rotate)
             site.line(f"{q}, {k} = rotate({q}, {effects[Rotary]}), rotate({k}, {effects[Rotary]})")
         if effects.get(Cache):
             cache = effects[Cache]
             site.line(f"if {cache} is not None:\n    {k}, {v} = {cache}.update({site.cache_layer()}, {k}, {v})")
-        site.line(self._product(site, effects, grouped, (q, k, v)))
+        return (q, k, v), effects
+
+    def _counts(self, site: Site) -> tuple[str, str]:
+        """How the forward pass reads the numbers of heads, of queries and of keys."""
+        heads = site.attribute("num_heads", self.num_heads)
+        return heads, site.attribute("num_kv_heads", self.kv_heads) if self.grouped else heads
+
+    def torch(self, site: Site) -> str:
+        qkv, effects = self._by_head(site, TORCH)
+        site.line(self._product(site, effects, qkv))
         return f"{site.outputs[0]}.transpose(1, 2).flatten(-2)  # (B, T, {site.shapes[0][-1].text})"
 
     def onnx(self, site: OnnxSite) -> Tensor:
@@ -275,7 +246,7 @@ class Attention(Layer):
         normal = site.op("RMSNormalization", apart, site.weight(weight), epsilon=1e-6)
         return site.op("Reshape", normal, site.constant([0, 0, -1], "int64"))
 
-    def _product(self, site: Site, effects: dict[type, str], grouped: bool, qkv: tuple[str, str, str]) -> str:
+    def _product(self, site: Site, effects: dict[type, str], qkv: tuple[str, str, str]) -> str:
         mask = effects.get(CausalMask) or effects[PaddingMask]
         given = [f"attn_mask={mask}"]
         if self.dropout.text != "0.0":
@@ -285,34 +256,15 @@ class Attention(Layer):
             given.append(f"is_causal={mask} is None" + (f" and {qkv[0]}.size(-2) > 1" if effects[Cache] else ""))
         if self.scale.value is not None:
             given.append(f"scale={site.attribute('scale', self.scale)}")
-        if grouped:
+        if self.grouped:
             given.append("enable_gqa=True")
         return f"{site.outputs[0]} = F.scaled_dot_product_attention({', '.join(qkv)}, {', '.join(given)})"
 
     def keras(self, site: Site) -> str:
-        q, k, v = site.inputs * 3 if len(site.inputs) == 1 else site.inputs
-        effects = {type(e): site.uses(e) for e in self.effects(Value("", site.shapes[0]))}
-        heads = site.attribute("num_heads", self.num_heads)
-        grouped = self.kv_heads.value != self.num_heads.value
-        kv_heads = site.attribute("num_kv_heads", self.kv_heads) if grouped else heads
         site.helper(KERAS_HEADS)
-        sources = (q, k, v)
-        q, k, v = site.local("q", (k, v)), site.local("k", (v,)), site.local("v")
-        for name, source, n in zip((q, k, v), sources, (heads, kv_heads, kv_heads), strict=True):
-            site.line(f"{name} = split_heads({source}, {n})")
-        if self.qk_norm.value:
-            head_dim = site.shapes[0][-1].over(self.num_heads)
-            shape = (*site.shapes[0][:2], self.num_heads, head_dim)
-            made = "layers.RMSNormalization(epsilon=1e-6)"
-            norms = [site.module(made, suffix=n, shape=shape) for n in ("q_norm", "k_norm")]
-            site.line(f"{q}, {k} = {norms[0]}({q}), {norms[1]}({k})")
-        if self.turning:
-            site.helper(KERAS_ROTATE)
-            site.line(f"{q}, {k} = rotate({q}, {effects[Rotary]}), rotate({k}, {effects[Rotary]})")
-        if effects.get(Cache):
-            cache = effects[Cache]
-            site.line(f"if {cache} is not None:\n    {k}, {v} = {cache}.update({site.cache_layer()}, {k}, {v})")
-        if self.kv_heads.value == 1 and grouped:  # keras.ops shares the heads of more than one
+        (q, k, v), effects = self._by_head(site, KERAS)
+        if self.kv_heads.value == 1 and self.grouped:  # keras.ops shares the heads of more than one
+            heads, _ = self._counts(site)
             site.line(f"{k}, {v} = ops.repeat({k}, {heads}, axis=2), ops.repeat({v}, {heads}, axis=2)")
         self._keras_product(site, effects, (q, k, v))
         return f"merge_heads({site.outputs[0]})"
@@ -334,29 +286,9 @@ class Attention(Layer):
         site.line(f"if training:\n    {dropped}\nelse:\n    {fused}")
 
     def jax(self, site: Site) -> str:
-        q, k, v = site.inputs * 3 if len(site.inputs) == 1 else site.inputs
-        effects = {type(e): site.uses(e) for e in self.effects(Value("", site.shapes[0]))}
-        heads = site.attribute("num_heads", self.num_heads)
-        grouped = self.kv_heads.value != self.num_heads.value
-        kv_heads = site.attribute("num_kv_heads", self.kv_heads) if grouped else heads
-        site.line("# heads behind the length: (B, T, heads, head_dim)")
-        sources = (q, k, v)
-        q, k, v = site.local("q", (k, v)), site.local("k", (v,)), site.local("v")
-        for name, source, n in zip((q, k, v), sources, (heads, kv_heads, kv_heads), strict=True):
-            site.line(f"{name} = {source}.reshape(*{source}.shape[:2], {n}, -1)")
-        if self.qk_norm.value:
-            head_dim = site.shapes[0][-1].over(self.num_heads).text
-            made = f"nnx.RMSNorm({head_dim}, epsilon=1e-06, rngs=rngs)"
-            norms = [site.module(made, suffix=n) for n in ("q_norm", "k_norm")]
-            site.line(f"{q}, {k} = {norms[0]}({q}), {norms[1]}({k})")
-        if self.turning:
-            site.helper(JAX_ROTATE)
-            site.line(f"{q}, {k} = rotate({q}, {effects[Rotary]}), rotate({k}, {effects[Rotary]})")
-        if effects.get(Cache):
-            cache = effects[Cache]
-            site.line(f"if {cache} is not None:\n    {k}, {v} = {cache}.update({site.cache_layer()}, {k}, {v})")
+        qkv, effects = self._by_head(site, JAX)
         mask = effects.get(CausalMask) or effects[PaddingMask]
-        site.line(f"{site.outputs[0]} = {self._jax_product(site, (q, k, v), mask)}")
+        site.line(f"{site.outputs[0]} = {self._jax_product(site, qkv, mask)}")
         return f"{site.outputs[0]}.reshape(*{site.outputs[0]}.shape[:2], -1)  # (B, T, {site.shapes[0][-1].text})"
 
     def _jax_product(self, site: Site, qkv: tuple[str, str, str], mask: str) -> str:

@@ -57,8 +57,9 @@ class AdamW(keras.optimizers.AdamW):
         super().build(variables)
 
     def apply(self, grads, trainable_variables=None):
+        variables = trainable_variables or self._trainable_variables
+        pairs = zip(grads, variables, strict=True)
         # dense: of a table, TensorFlow has a row for each time that one was read
-        pairs = zip(grads, trainable_variables or self._trainable_variables)
         grads = [g if g is None else g + ops.zeros(v.shape, v.dtype) for g, v in pairs]
         super().apply(grads, trainable_variables)
 

@@ -42,8 +42,9 @@ class Adam(keras.optimizers.Adam):
     """Adam as PyTorch has it: epsilon is added to the corrected second moment."""
 
     def apply(self, grads, trainable_variables=None):
+        variables = trainable_variables or self._trainable_variables
+        pairs = zip(grads, variables, strict=True)
         # dense: of a table, TensorFlow has a row for each time that one was read
-        pairs = zip(grads, trainable_variables or self._trainable_variables)
         grads = [g if g is None else g + ops.zeros(v.shape, v.dtype) for g, v in pairs]
         super().apply(grads, trainable_variables)
 
