@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neural.cli.options import File, NetworkName, Set, Strict, parse_sets
+from neural.cli.options import File, NetworkName, Set, Strict, parse_sets, require_known
 
 if TYPE_CHECKING:
     import numpy
@@ -44,18 +44,9 @@ def compile_(
     """
     from neural.cli.show import note, show
     from neural.compiler import BACKENDS, load
-    from neural.diagnostics.diagnostic import fail
-    from neural.diagnostics.near import nearest
     from neural.training.durable import write_text
 
-    known = (*BACKENDS, "onnx")
-    if backend not in known:
-        near = nearest(backend, known)
-        fail(
-            "N012",
-            f"there is no back end `{backend}`",
-            hint=f"did you mean `{near}`?" if near else f"known: {', '.join(known)}",
-        )
+    require_known(backend, (*BACKENDS, "onnx"), "back end", "N012")
     _check_options(backend, output, weights, quantize, seed)
     program = load(file, parse_sets(sets), network, strict=strict)
     show(program.messages)

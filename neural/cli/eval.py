@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neural.cli.options import Json
+from neural.cli.options import CheckpointName, Json, Trained
 
 if TYPE_CHECKING:
     from neural.generation.scoring import Report, Score
@@ -17,17 +16,10 @@ SHOWN_DOCUMENTS = 20
 
 
 def eval_(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            help="Directory that `neural train` wrote, or a .neural file with weights.",
-            metavar="RUN",
-            show_default=False,
-        ),
-    ],
+    run: Trained,
     data: Annotated[str, typer.Option(help="A text file, a folder, JSON lines, or a corpus that has a name.")],
     text_field: Annotated[str, typer.Option(help="Of JSON lines: the field that holds the text.")] = "text",
-    checkpoint: Annotated[str, typer.Option(help="latest, best, or one such as step-000100.")] = "latest",
+    checkpoint: CheckpointName = "latest",
     as_json: Json = False,
 ) -> None:
     """Tell how well a model predicts a text: loss, perplexity and bits per byte.

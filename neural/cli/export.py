@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neural.cli.options import Json, NetworkName, Set, parse_sets
+from neural.cli.options import Json, NetworkName, Set, parse_sets, require_known
 from neural.cli.show import note
 
 if TYPE_CHECKING:
@@ -45,17 +45,10 @@ def export(
     """
     from neural.data.durable import fresh_folder
     from neural.diagnostics.diagnostic import fail
-    from neural.diagnostics.near import nearest
     from neural.verification.exports import FORMATS
     from neural.verification.exports import export as write
 
-    if form not in FORMATS:
-        near = nearest(form, FORMATS)
-        fail(
-            "N873",
-            f"there is no format `{form}`",
-            hint=f"did you mean `{near}`?" if near else f"known: {', '.join(FORMATS)}",
-        )
+    require_known(form, FORMATS, "format", "N873")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         fail("N871", f"{output} is there already", hint="give a folder that is new or empty")
     program, weights, vocabulary = _model(source, parse_sets(sets), network, form)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neural.cli.options import Json
+from neural.cli.options import CheckpointName, Json, Trained
 from neural.cli.show import note
 from neural.diagnostics.diagnostic import fail
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import signal
 
     from neural.generation.generate import Generation
-    from neural.training.trained import Trained
+    from neural.training import trained
 
 ESCAPES = {"\\n": "\n", "\\t": "\t", "\\r": "\r", "\\\\": "\\"}
 # A terminal obeys control characters, and a model that writes bytes may write any: they are shown as their pictures.
@@ -38,14 +38,7 @@ class Truncate(StrEnum):
 
 
 def generate(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            help="Directory that `neural train` wrote, or a .neural file with weights.",
-            metavar="RUN",
-            show_default=False,
-        ),
-    ],
+    run: Trained,
     prompt: Annotated[str, typer.Option(help="Text to continue. `-` reads it from stdin, as it is.")] = "",
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to write at most, a sample.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 is greedy; below 1 is safer, above 1 bolder.")] = 1.0,
@@ -82,7 +75,7 @@ def generate(
     ] = None,
     length_penalty: Annotated[float, typer.Option(help="Of beams: 0 compares sums, 1 means, more favours long.")] = 1.0,
     draft: Annotated[int, typer.Option(min=0, max=64, help="Tokens to guess ahead: the same text, sooner.")] = 0,
-    checkpoint: Annotated[str, typer.Option(help="latest, best, or one such as step-000100.")] = "latest",
+    checkpoint: CheckpointName = "latest",
     as_json: Json = False,
 ) -> None:
     """Write text with a trained model: the prompt and its continuation go to stdout, messages to stderr.
@@ -111,41 +104,36 @@ def generate(
     from neural.training.session import choose_device
     from neural.training.trained import open_trained
 
+    seeded = seed is not None
     asked = {
         "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "seed": seed or 0, "num_samples": num_samples,
         "stop": [_unescaped(string) for string in stop or ()], "logprobs": logprobs,
     }  # fmt: skip
     if prompts is not None or output is not None:
-        if prompts is None or output is None or prompt or chat or as_json:
-            title = "--prompts and --output go together, without --prompt, --chat and --json"
+        if prompts is None or output is None or prompt or chat or as_json or beams is not None:
+            title = "--prompts and --output go together, without --prompt, --chat, --beams and --json"
             fail("N958", title, hint="neural generate RUN --prompts prompts.jsonl --output out.jsonl")
         return write_batch(open_trained(run, checkpoint), prompts, output, asked, truncate and truncate.value, draft)
     if logprobs is not None and not as_json:
         fail("N959", "--logprobs needs --json, or --prompts: a text has no place for them", hint="add --json")
     if beams is not None:
-        found = search(open_trained(run, checkpoint), _prompt_text(prompt), asked, beams, length_penalty)
-        return _emit(json.dumps(found) + "\n" if as_json else titled(found["prompt"], found["samples"]))
-    seeded = seed is not None
+        drawing = {"--temperature": temperature != 1.0, "--top-k": top_k, "--top-p": top_p, "--min-p": min_p}
+        drawing |= {"--repetition-penalty": repetition_penalty != 1.0, "--seed": seeded, "--stop": stop}
+        _refuse_with_beams({**drawing, "--truncate": truncate, "--draft": draft, "--logprobs": logprobs is not None})
     seed = seed if seeded else secrets.randbelow(2**32)
     options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     text = _prompt_text(prompt)
-    trained = open_trained(run, checkpoint)
-    start, ends = _prompted(trained, text, chat=chat)
+    found = open_trained(run, checkpoint)
+    start, ends = _prompted(found, text) if chat else (text, ())
+    if beams is not None:
+        best = search(found, text, start, ends, asked, beams, length_penalty)
+        return _emit(json.dumps(best) + "\n" if as_json else titled(text, best["samples"]))
     generation = Generation(
-        trained.model.to(choose_device("auto")),
-        trained.tokenizer,
-        start,
-        options,
-        context=trained.program.context,
-        max_new_tokens=max_new_tokens,
-        num_samples=num_samples,
-        stop=asked["stop"],
-        ends=ends,
-        truncate=truncate and truncate.value,
-        logprobs=logprobs,
-        draft_tokens=draft,
-    )
+        found.model.to(choose_device("auto")), found.tokenizer, start, options, context=found.program.context,
+        max_new_tokens=max_new_tokens, num_samples=num_samples, stop=asked["stop"], ends=ends,
+        truncate=truncate and truncate.value, logprobs=logprobs, draft_tokens=draft,
+    )  # fmt: skip
     said = [] if seeded or temperature == 0 else [f"seed {seed}"]
     try:
         _write(generation, "" if chat and not as_json else text, seed, said, as_json)
@@ -169,15 +157,20 @@ def _prompt_text(prompt: str) -> str:
         )
 
 
-def _prompted(trained: Trained, text: str, *, chat: bool) -> tuple[str | list[int], tuple[int, ...]]:
-    """What the model is to continue, and the ids that end what it writes."""
+def _prompted(found: trained.Trained, message: str) -> tuple[list[int], tuple[int, ...]]:
+    """What the model is to continue after a message, and the ids that end its answer."""
     from neural.generation.chat import converse
     from neural.interop.decoder import Vocabulary
 
-    said = trained.vocabulary or Vocabulary("")
-    if chat:
-        return converse(trained.tokenizer, said, text)
-    return text, () if said.eos_id is None else (said.eos_id,)
+    return converse(found.tokenizer, found.vocabulary or Vocabulary(""), message)
+
+
+def _refuse_with_beams(given: dict[str, object]) -> None:
+    """NeuralError N965 for options that a search has no use for."""
+    useless = [option for option, value in given.items() if value]
+    if useless:
+        title = f"{' and '.join(useless)} {'has' if len(useless) == 1 else 'have'} no part in a search with --beams"
+        fail("N965", title, hint="leave it out, or leave out --beams")
 
 
 def _write(generation: Generation, prompt: str, seed: int, said: list[str], as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,13 @@ import typer
 from neural.diagnostics.diagnostic import fail
 
 File = Annotated[Path, typer.Argument(help="A .neural file.", metavar="FILE", show_default=False)]
+Trained = Annotated[
+    Path,
+    typer.Argument(
+        help="Directory that `neural train` wrote, or a .neural file with weights.", metavar="RUN", show_default=False
+    ),
+]
+CheckpointName = Annotated[str, typer.Option("--checkpoint", help="latest, best, or one such as step-000100.")]
 Set = Annotated[
     list[str],
     typer.Option("--set", help="Give a `param` of the file another value. May be repeated.", metavar="NAME=VALUE"),
@@ -19,6 +27,17 @@ NetworkName = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Take no shorthand: its notes become errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+def require_known(name: str, known: Iterable[str], what: str, code: str) -> None:
+    """A NeuralError of that code for a name that is not among those known."""
+    from neural.diagnostics.near import nearest
+
+    known = tuple(known)
+    if name not in known:
+        near = nearest(name, known)
+        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
+        fail(code, f"there is no {what} `{name}`", hint=hint)
 
 
 def parse_sets(pairs: list[str]) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neural.cli.options import Json, NetworkName, Set, parse_sets
+from neural.cli.options import Json, NetworkName, Set, parse_sets, require_known
 
 if TYPE_CHECKING:
     from neural.verification.verify import Row
@@ -52,7 +52,6 @@ def verify(
     from neural.cli.show import show
     from neural.compiler import load
     from neural.diagnostics.diagnostic import fail
-    from neural.diagnostics.near import nearest
     from neural.interop.weights import open_weights, program_weights
     from neural.verification.peer import BACKENDS
     from neural.verification.verify import verify as run
@@ -63,10 +62,7 @@ def verify(
         _check_export(export, as_json)
         return
     for name in backend:
-        if name not in BACKENDS:
-            near = nearest(name, BACKENDS)
-            hint = f"did you mean `{near}`?" if near else f"known: {', '.join(BACKENDS)}"
-            fail("N012", f"there is no back end `{name}`", hint=hint)
+        require_known(name, BACKENDS, "back end", "N012")
     program = load(file, parse_sets(sets), network)
     show(program.messages)
     given = open_weights(weights, program) if weights else program_weights(program) if program.pretrained() else None

@@ -46,7 +46,7 @@ class Continuation:
     ) -> None:
         self._decoder = StreamDecoder(tokenizer)
         self._stops = StopStrings(stop)
-        self._ends, self._max_new_tokens = {tokenizer.eot_id, *ends}, max_new_tokens
+        self._ends, self._max_new_tokens = tokenizer.ends | {*ends}, max_new_tokens
         self._pieces: list[str] = []
         self.ids: list[int] = []
         self.logprobs: list[Logprobs] = []
@@ -118,7 +118,7 @@ class Generation:
         self._continuations = [Continuation(tokenizer, stop, max_new_tokens, ends) for _ in range(num_samples)]
         ids = encode_prompt(tokenizer, prompt, context, truncate)
         options = options or SamplingOptions()
-        known_ends = frozenset({tokenizer.eot_id, *ends} - {None})
+        known_ends = tokenizer.ends | {*ends}
         self._requests = [
             Request(ids, max_new_tokens, options, sample=i, ends=known_ends, logprobs=logprobs)
             for i in range(num_samples)

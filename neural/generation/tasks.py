@@ -68,14 +68,13 @@ def parse_task(
         allowed=_allowed(tokenizer, asked.get("allowed_words")),
     )
     ids = encode_prompt(tokenizer, asked["prompt"], context, truncate)
-    ends = frozenset({tokenizer.eot_id} - {None})
     requests = [
         Request(
             ids,
             asked["max_new_tokens"],
             options,
             sample=i,
-            ends=ends,
+            ends=tokenizer.ends,
             min_new_tokens=asked.get("min_new_tokens", 0),
             logprobs=asked.get("logprobs"),
         )
@@ -136,4 +135,4 @@ def _allowed(tokenizer: Tokenizer, words: list[str] | None) -> tuple[int, ...] |
     if words is None:
         return None
     ids = {token for word in words for spelling in _spellings(tokenizer, word) for token in spelling}
-    return tuple(sorted(ids | ({tokenizer.eot_id} - {None}))) if ids else ()
+    return tuple(sorted(ids | tokenizer.ends)) if ids else ()

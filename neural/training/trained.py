@@ -47,6 +47,8 @@ def open_trained(path: Path, checkpoint: str = "latest") -> Trained:
     require_fitting_tokenizer(program, tokenizer)
     beside = (program.base / program.settings.tokenizer).parent
     said = read_vocabulary(beside, Fields({}, beside / CONFIG)) if (beside / CONFIG).is_file() else None
+    if said is not None and said.eos_id is not None:
+        tokenizer = tokenizer.ending_also(said.eos_id)
     return Trained(program, _with_weights(program), tokenizer, said)
 
 

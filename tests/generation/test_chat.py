@@ -13,6 +13,7 @@ from neural.data.tokenizers.layout import byte_alphabet, byte_level_bpe
 from neural.diagnostics.diagnostic import NeuralError
 from neural.generation.chat import converse
 from neural.generation.generate import encode_prompt
+from neural.generation.tasks import parse_task
 from neural.interop.decoder import Vocabulary
 
 SPECIALS = {"<|endoftext|>": 256, "<|im_start|>": 257, "<|im_end|>": 258}
@@ -75,3 +76,15 @@ def test_templates_that_do_not_work_or_reach_out_are_refused(tmp_path: Path, tem
     with pytest.raises(NeuralError) as error:
         converse(tokenizer, Vocabulary("", chat_template=template), "hello")
     assert [d.code for d in error.value.diagnostics] == ["N919"]
+
+
+def test_a_text_ends_where_its_model_ends_it_however_it_is_asked_for(tmp_path: Path) -> None:
+    plain = load_tokenizer(str(tokenizer_file(tmp_path, opened=False)))
+    taught = plain.ending_also(258)
+    assert (plain.ends, taught.ends) == ({256}, {256, 258})
+    asked = {"max_new_tokens": 8, "num_samples": 1, "seed": 0}
+    for tokenizer in (plain, taught):
+        task = parse_task(1, b'{"prompt": "ab"}', asked, tokenizer, 32, None)
+        assert task.requests[0].ends == tokenizer.ends
+        assert task.continuations[0].push(258) == ""
+        assert task.done == (258 in tokenizer.ends)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -35,6 +36,7 @@ class Tokenizer:
 
     def __init__(self, layout: Layout, source: str) -> None:
         self.source = source
+        self._also_ends: frozenset[int] = frozenset()
         self.layout = checked(layout, source)
         self.kind = form.kind_of(self.layout)
         if self.kind in (Kind.BYTE_LEVEL_BPE, Kind.OTHER):
@@ -55,6 +57,17 @@ class Tokenizer:
         """The id of end of text, that separates documents and ends what a model writes; None if there is none."""
         ids = {content: number for number, content in self._special_of.items()}
         return next((ids[name] for name in _EOT_NAMES if name in ids), None)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The ids that end what a model writes: end of text, and those of `ending_also`."""
+        return self._also_ends | ({self.eot_id} - {None})
+
+    def ending_also(self, *ids: int) -> Self:
+        """The same tokenizer for a model that ends its texts with further tokens, as one that was taught to chat."""
+        same = copy(self)
+        same._also_ends = self._also_ends | {*ids}
+        return same
 
     @cached_property
     def byte_lengths(self) -> np.ndarray:
