@@ -112,6 +112,10 @@ def rate_expression(settings: Settings) -> tuple[str, bool]:
     if not warmup:
         bottom = f", alpha={low} / {rate}" if low else ""
         return f"optax.cosine_decay_schedule({rate}, decay_steps={last}{bottom})", end is None
+    if (
+        end or (settings.train.steps or warmup + 3) - 1
+    ) <= warmup:  # all of it is warm-up; optax wants an end behind it
+        last = f"max({last}, {warmup + 1})" if end is None else f"{warmup + 1}"
     parts = [f"init_value={start}", f"peak_value={rate}", f"warmup_steps={warmup}", f"decay_steps={last}"]
     return f"optax.warmup_cosine_decay_schedule({', '.join(parts)}, end_value={low})", end is None
 

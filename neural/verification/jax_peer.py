@@ -13,6 +13,7 @@ from jax import Array
 from neural.backends.module import load_module
 from neural.compiler import Program
 from neural.interop.jax_weights import load, places, read
+from neural.verification.job import steps_of_training
 
 
 class Peer:
@@ -54,7 +55,7 @@ class Peer:
         return read(holder, [name for name in self._start if isinstance(known[name].variable, nnx.Param)])
 
     def steps(self, inputs: list[np.ndarray], targets: np.ndarray, n: int) -> list[float]:
-        given = {"steps": self._program.settings.train.steps or n, "accumulation": 1}
+        given = {"steps": steps_of_training(self._program.settings, n), "accumulation": 1}
         takes = signature(self._module.make_optimizer).parameters
         optimizer = self._module.make_optimizer(self._model, **{k: v for k, v in given.items() if k in takes})
         batch = _arrays([*inputs, targets])

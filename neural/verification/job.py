@@ -12,6 +12,7 @@ from neural.compiler import Program
 from neural.graph.graph import weights as weights_of
 from neural.graph.ids import embedding
 from neural.graph.passes import optimize
+from neural.graph.settings import Settings
 from neural.layers.effects import RealTokens
 from neural.layers.masks import CausalMask, PaddingMask
 from neural.layers.values import Value
@@ -67,6 +68,12 @@ def make_job(program: Program, weights: Mapping[str, np.ndarray] | None, seed: i
 def tokens_to_decode(program: Program) -> int:
     """As many as the context leaves beside the prompt, and no more than DECODED."""
     return min(DECODED, program.context - PROMPT)
+
+
+def steps_of_training(settings: Settings, n: int) -> int:
+    """How long a training is whose first n steps are done: the file's steps, or enough for its warm-up."""
+    warmup = settings.lr_schedule.arguments.get("warmup_steps", 0) if settings.lr_schedule else 0
+    return settings.train.steps or max(n, warmup + 2)
 
 
 def seeded_weights(program: Program, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from neural.backends.keras_training import needs_steps
 from neural.backends.module import load_module
 from neural.compiler import Program
 from neural.interop.keras_weights import load, place
+from neural.verification.job import steps_of_training
 
 
 class Peer:
@@ -75,9 +76,7 @@ class Peer:
         return {name: array.T if places[name].transposed else array for name, array in arrays.items()}
 
     def steps(self, inputs: list[np.ndarray], targets: np.ndarray, n: int) -> list[float]:
-        given = {}
-        if needs_steps(self._program.settings):
-            given["steps"] = max(n, self._program.settings.lr_schedule.arguments["warmup_steps"] + 2)
+        given = {"steps": steps_of_training(self._program.settings, n)} if needs_steps(self._program.settings) else {}
         model = self._fresh(**given)
         model.jit_compile = False  # XLA takes minutes for what runs five times
         for layer in model._flatten_layers():

@@ -13,6 +13,7 @@ from neural.backends.module import load_module
 from neural.compiler import Program
 from neural.training.optimizers import make_optimizer
 from neural.training.schedules import make_schedule
+from neural.verification.job import steps_of_training
 
 LOSSES = {
     "sparse_categorical_crossentropy": lambda y, t: F.cross_entropy(y.flatten(0, -2), t.flatten()),
@@ -67,7 +68,7 @@ class Peer:
         settings = self._program.settings
         optimizer = make_optimizer(settings.optimizer, self._model)
         rate = settings.optimizer.arguments["learning_rate"]
-        schedule = make_schedule(settings.lr_schedule, rate, settings.train.steps or n)
+        schedule = make_schedule(settings.lr_schedule, rate, steps_of_training(settings, n))
         losses = []
         for module in self._model.modules():
             module.train(isinstance(module, nn.BatchNorm1d))

@@ -203,6 +203,7 @@ def test_trains_as_pytorch_does(row: str) -> None:
 SCHEDULES = (
     "Constant()", "Constant(warmup_steps=7)", "CosineDecay()", "CosineDecay(warmup_steps=7, min_learning_rate=1e-4)",
     "CosineDecay(warmup_steps=1, decay_steps=20)", "CosineDecay(min_learning_rate=1e-4, decay_steps=20)",
+    "CosineDecay(warmup_steps=70) train { steps: 50 }",
 )  # fmt: skip
 
 
