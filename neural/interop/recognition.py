@@ -30,6 +30,7 @@ def to_network(recognized: Recognized, tensors: Mapping[str, Array]) -> dict[str
     """
     import numpy as np
 
+    tensors = dict(tensors)  # read once: each look at a file's unpacks it
     require_tensors(recognized.decoder, tensors, optional=_without_place(recognized))
     for name in sorted(_without_place(recognized) & tensors.keys()):
         if np.any(tensors[name]):

@@ -42,11 +42,12 @@ def open_weights(source: str, program: Program, prefix: str = "") -> dict[str, A
     for name, shape in ((n, w.shape) for n, w in expected.items()):
         own = name.removeprefix(f"{prefix}.") if prefix else name
         key = own if own in tensors else name
-        if key not in tensors or tuple(tensors[key].shape) != shape:
-            what = f"has the shape {tuple(tensors[key].shape)} for it" if key in tensors else "lacks it"
+        array = tensors[key] if key in tensors else None  # read once: it may be unpacked for it
+        if array is None or array.shape != shape:
+            what = "lacks it" if array is None else f"has the shape {array.shape} for it"
             holds = ", ".join(sorted(tensors)[:8]) or "nothing"
             fail("N822", f"`{name}` has the shape {shape}, and {source} {what}", notes=(f"it holds {holds}",))
-        found[name] = tensors[key]
+        found[name] = array
     return found
 
 
@@ -71,11 +72,7 @@ def _read(source: str, program: Program, expected: Mapping[str, Weight]) -> Mapp
         return _decoder_weights(source, program)
     path = Path(source)
     if not path.exists():
-        fail(
-            "N820",
-            f"the program starts from {path}, and there is no such file",
-            hint="put it there, or remove `weights=`",
-        )
+        fail("N820", f"there is no {path} to read weights from", hint="put it there, or name another")
     if path.is_dir() and (path / "run.json").is_file():
         return read_tensors(_newest_checkpoint(path) / "model.safetensors")
     if path.is_dir() or path.suffix == ".gguf":
