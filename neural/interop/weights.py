@@ -42,7 +42,7 @@ def open_weights(source: str, program: Program, prefix: str = "") -> dict[str, A
     for name, shape in ((n, w.shape) for n, w in expected.items()):
         own = name.removeprefix(f"{prefix}.") if prefix else name
         key = own if own in tensors else name
-        array = tensors[key] if key in tensors else None  # read once: it may be unpacked for it
+        array = tensors.get(key)  # read once: it may be unpacked for it
         if array is None or array.shape != shape:
             what = "lacks it" if array is None else f"has the shape {array.shape} for it"
             holds = ", ".join(sorted(tensors)[:8]) or "nothing"
