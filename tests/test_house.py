@@ -18,6 +18,7 @@ ORDER = (
     "layers",
     "graph",
     "planning",
+    "quantization",
     "backends",
     "compiler",
     "interop",

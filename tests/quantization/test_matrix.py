@@ -1,0 +1,103 @@
+"""The form of a quantised matrix, against loops over its numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from neural.quantization.matrix import QuantizedMatrix
+from neural.quantization.rounding import round_to_nearest
+
+
+def drawn(rows: int, columns: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((rows, columns), np.float32)
+
+
+def one_by_one(m: QuantizedMatrix) -> np.ndarray:
+    """The meaning of the form, spelled out for each number."""
+    rows, columns = m.shape
+    found = np.empty((rows, columns), np.float32)
+    for i in range(rows):
+        for j in range(columns):
+            if m.bits == 8:
+                found[i, j] = int(m.values[i, j]) * m.scales[i]
+                continue
+            byte = int(m.values[i, j // 2])
+            half = byte >> 4 if j % 2 else byte & 15
+            found[i, j] = np.float32(half - 8) * np.float32(m.scales[i, j // m.group])
+    return found
+
+
+FORMS = [
+    pytest.param(8, 32, 5, 7, id="int8"),
+    pytest.param(4, 32, 3, 96, id="int4 in groups of 32"),
+    pytest.param(4, 64, 3, 128, id="int4 in groups of 64"),
+    pytest.param(4, 32, 2500, 32, id="more rows than are done at a time"),
+]
+
+
+@pytest.mark.parametrize(("bits", "group", "rows", "columns"), FORMS)
+def test_the_form_means_what_it_says(bits: int, group: int, rows: int, columns: int) -> None:
+    matrix = drawn(rows, columns)
+    made = round_to_nearest(matrix, bits, group)
+    made.require_sound("w")
+    assert made.shape == matrix.shape
+    assert np.array_equal(made.dequantized(), one_by_one(made))
+    assert np.array_equal(made.dequantized(slice(1, 3)), made.dequantized()[1:3])
+
+
+@pytest.mark.parametrize(("bits", "group", "rows", "columns"), FORMS)
+def test_rounding_is_off_by_half_a_step_at_most(bits: int, group: int, rows: int, columns: int) -> None:
+    matrix = drawn(rows, columns)
+    made = round_to_nearest(matrix, bits, group)
+    step = np.repeat(np.abs(made.scales.reshape(rows, -1).astype(np.float32)), made.group, axis=1)
+    error = np.abs(made.dequantized() - matrix)
+    beyond = 0.5 if bits == 8 else 1.0  # the largest number of the sign that has 7 steps only may be one step away
+    assert (error <= step * (beyond + 1e-2)).all()
+    assert np.median(error / step) < 0.3
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_bytes(bits: int) -> None:
+    made = round_to_nearest(drawn(256, 256), bits)
+    assert made.nbytes == {8: 256 * (256 + 4), 4: 256 * (128 + 256 // 32 * 2)}[bits]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("value", [0.0, 1e-30, -3.0, 1e9])
+def test_rows_of_one_number(bits: int, value: float) -> None:
+    matrix = np.full((2, 32), value, np.float32)
+    found = round_to_nearest(matrix, bits).dequantized()
+    expected = 0.0 if abs(value) < 1e-8 and bits == 4 else min(value, 8 * 65504.0) if bits == 4 else value
+    assert np.allclose(found, expected, rtol=1e-2 if bits == 4 else 1e-6, atol=0)
+
+
+def test_rows_that_are_no_whole_groups_are_int8() -> None:
+    assert round_to_nearest(drawn(2, 48), 4).bits == 8
+    assert round_to_nearest(drawn(2, 96), 4, group=64).bits == 8
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_tensors_there_and_back(bits: int) -> None:
+    made = round_to_nearest(drawn(4, 64), bits)
+    tensors = made.to_tensors("blocks.0.mlp.weight")
+    assert sorted(tensors) == sorted([f"blocks.0.mlp.weight.int{bits}", "blocks.0.mlp.weight.scales"])
+    again = QuantizedMatrix.from_tensors("blocks.0.mlp.weight", tensors)
+    assert (again.bits, again.group) == (made.bits, made.group)
+    assert np.array_equal(again.dequantized(), made.dequantized())
+
+
+BROKEN = [
+    pytest.param({"w.int8": np.zeros((2, 4), np.int8), "w.scales": np.ones(3, np.float32)}, id="scales of other rows"),
+    pytest.param({"w.int8": np.zeros((2, 4), np.uint8), "w.scales": np.ones(2, np.float32)}, id="unsigned"),
+    pytest.param({"w.int4": np.zeros((2, 16), np.uint8), "w.scales": np.ones((2, 1), np.float32)}, id="wide scales"),
+    pytest.param({"w.int4": np.zeros((2, 16), np.uint8), "w.scales": np.ones((2, 2), np.float16)}, id="groups of 16"),
+    pytest.param({"w.int4": np.zeros((2, 24), np.uint8), "w.scales": np.ones((2, 1), np.float16)}, id="groups of 48"),
+    pytest.param({"w.int4": np.zeros(16, np.uint8), "w.scales": np.ones(1, np.float16)}, id="no matrix"),
+]
+
+
+@pytest.mark.parametrize("tensors", BROKEN)
+def test_what_does_not_fit_is_refused(tensors: dict[str, np.ndarray]) -> None:
+    with pytest.raises(ValueError, match="`w`"):
+        QuantizedMatrix.from_tensors("w", tensors)
