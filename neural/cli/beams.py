@@ -6,27 +6,26 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from neural.generation.executors import Chosen
     from neural.training.trained import Trained
 
 
 def search(
-    trained: Trained, prompt: str, start: str | Sequence[int], ends: tuple[int, ...], asked: dict[str, Any], beams: int,
-    length_penalty: float,
+    trained: Trained, chosen: Chosen, prompt: str, start: str | Sequence[int], ends: tuple[int, ...],
+    asked: dict[str, Any], beams: int, length_penalty: float,
 ) -> dict[str, Any]:  # fmt: skip
     """The `num_samples` best continuations of a prompt, as `neural generate --json` tells of samples.
 
     start: what the model reads for the prompt. ends: ids that end a text beside the tokenizer's.
     """
-    from neural.generation.beams import beam_search
+    from neural.generation.beams import MOST_BEAMS, beam_search
     from neural.generation.generate import encode_prompt
-    from neural.training.session import choose_device
+    from neural.generation.request import Limits
 
     tokenizer, context = trained.tokenizer, trained.program.context
     found = beam_search(
-        trained.model.to(choose_device("auto")),
+        chosen.open(Limits(slots=min(max(1, beams), MOST_BEAMS))),
         encode_prompt(tokenizer, start, context, None),
-        context=context,
-        vocab_size=tokenizer.vocab_size,
         max_new_tokens=asked["max_new_tokens"],
         beams=beams,
         n_best=asked["num_samples"],

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neural.cli.options import CheckpointName, Json, Trained
+from neural.cli.options import CheckpointName, EngineName, Json, Trained
+from neural.cli.show import note
 
 if TYPE_CHECKING:
     from neural.generation.scoring import Report, Score
@@ -20,6 +21,7 @@ def eval_(
     data: Annotated[str, typer.Option(help="A text file, a folder, JSON lines, or a corpus that has a name.")],
     text_field: Annotated[str, typer.Option(help="Of JSON lines: the field that holds the text.")] = "text",
     checkpoint: CheckpointName = "latest",
+    engine: EngineName = "auto",
     as_json: Json = False,
 ) -> None:
     """Tell how well a model predicts a text: loss, perplexity and bits per byte.
@@ -34,16 +36,19 @@ def eval_(
     """
     from neural.data.corpus import open_corpus
     from neural.data.progress import byte_progress
+    from neural.generation.executors import choose_executor
+    from neural.generation.request import Limits
     from neural.generation.scoring import score
-    from neural.training.session import choose_device
     from neural.training.trained import open_trained
 
     corpus = open_corpus(data, text_field=text_field)
     trained = open_trained(run, checkpoint)
-    model = trained.model.to(choose_device("auto"))
+    chosen = choose_executor(trained, engine)
+    executor = chosen.open(Limits(slots=1))
+    note(f"engine {chosen.name}")
     with byte_progress(data, corpus.n_bytes, enabled=True) as advance:
         documents = corpus.documents(advance=advance)
-        report = score(model, trained.tokenizer, documents, context=trained.program.context)
+        report = score(executor, trained.tokenizer, documents)
     print(json.dumps(report.to_json()) if as_json else _table(report))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neural.cli.options import CheckpointName, Json, Trained
+from neural.cli.options import CheckpointName, EngineName, Json, Trained
 from neural.cli.show import note
 from neural.diagnostics.diagnostic import fail
 
@@ -75,6 +75,7 @@ def generate(
     ] = None,
     length_penalty: Annotated[float, typer.Option(help="Of beams: 0 compares sums, 1 means, more favours long.")] = 1.0,
     draft: Annotated[int, typer.Option(min=0, max=64, help="Tokens to guess ahead: the same text, sooner.")] = 0,
+    engine: EngineName = "auto",
     checkpoint: CheckpointName = "latest",
     as_json: Json = False,
 ) -> None:
@@ -99,9 +100,9 @@ def generate(
     """
     from neural.cli.batch import write_batch
     from neural.cli.beams import search
+    from neural.generation.executors import choose_executor
     from neural.generation.generate import Generation
     from neural.generation.options import SamplingOptions
-    from neural.training.session import choose_device
     from neural.training.trained import open_trained
 
     seeded = seed is not None
@@ -114,7 +115,9 @@ def generate(
         if prompts is None or output is None or prompt or chat or as_json or beams is not None:
             title = "--prompts and --output go together, without --prompt, --chat, --beams and --json"
             fail("N958", title, hint="neural generate RUN --prompts prompts.jsonl --output out.jsonl")
-        return write_batch(open_trained(run, checkpoint), prompts, output, asked, truncate and truncate.value, draft)
+        found = open_trained(run, checkpoint)
+        chosen = choose_executor(found, engine)
+        return write_batch(found, chosen, prompts, output, asked, truncate and truncate.value, draft)
     if logprobs is not None and not as_json:
         fail("N959", "--logprobs needs --json, or --prompts: a text has no place for them", hint="add --json")
     if beams is not None:
@@ -125,18 +128,19 @@ def generate(
     options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     text = _prompt_text(prompt)
     found = open_trained(run, checkpoint)
+    chosen = choose_executor(found, engine)
     start, ends = _prompted(found, text) if chat else (text, ())
     if beams is not None:
-        best = search(found, text, start, ends, asked, beams, length_penalty)
+        best = search(found, chosen, text, start, ends, asked, beams, length_penalty)
         return _emit(json.dumps(best) + "\n" if as_json else titled(text, best["samples"]))
     generation = Generation(
-        found.model.to(choose_device("auto")), found.tokenizer, start, options, context=found.program.context,
+        chosen.open, found.tokenizer, start, options, context=found.program.context,
         max_new_tokens=max_new_tokens, num_samples=num_samples, stop=asked["stop"], ends=ends,
         truncate=truncate and truncate.value, logprobs=logprobs, draft_tokens=draft,
     )  # fmt: skip
     said = [] if seeded or temperature == 0 else [f"seed {seed}"]
     try:
-        _write(generation, "" if chat and not as_json else text, seed, said, as_json)
+        _write(generation, "" if chat and not as_json else text, seed, said, as_json, chosen.name)
     except BrokenPipeError:  # said here, since Click would make it exit code 1: whoever read this has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere at exit
 
@@ -173,7 +177,7 @@ def _refuse_with_beams(given: dict[str, object]) -> None:
         fail("N965", title, hint="leave it out, or leave out --beams")
 
 
-def _write(generation: Generation, prompt: str, seed: int, said: list[str], as_json: bool) -> None:
+def _write(generation: Generation, prompt: str, seed: int, said: list[str], as_json: bool, engine: str) -> None:
     """Run the generation and print it, after the notes in `said`. Ctrl-C ends it after the token that it is at."""
     sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows another, and the text goes on
     streamed = not as_json and len(generation.samples) == 1
@@ -181,10 +185,10 @@ def _write(generation: Generation, prompt: str, seed: int, said: list[str], as_j
     stopped_by = _run(generation, prompt if streamed else None, said)
     speed = generation.n_tokens / (time.perf_counter() - started)
     if as_json:
-        print(_json(generation, prompt, seed, speed), flush=True)
+        print(_json(generation, prompt, seed, speed, engine), flush=True)
     elif not streamed:
         _emit(titled(prompt, [sample.to_json() for sample in generation.samples]))
-    note(f"{generation.n_tokens} tokens, {speed:.1f} tokens/s")
+    note(f"{generation.n_tokens} tokens, {speed:.1f} tokens/s, engine {engine}")
     if stopped_by is not None:
         raise typer.Exit(128 + stopped_by)
 
@@ -214,10 +218,10 @@ def titled(prompt: str, samples: list[dict[str, Any]]) -> str:
     return "".join(f"--- sample {i} of {len(samples)}\n{prompt}{s['text']}\n" for i, s in enumerate(samples, 1))
 
 
-def _json(generation: Generation, prompt: str, seed: int, tokens_per_second: float) -> str:
+def _json(generation: Generation, prompt: str, seed: int, speed: float, engine: str) -> str:
     samples = [sample.to_json() for sample in generation.samples]
-    result = {"prompt": prompt, "samples": samples, "seed": seed, "tokens_per_second": tokens_per_second}
-    return json.dumps(result)
+    how = {"seed": seed, "tokens_per_second": speed, "engine": engine}
+    return json.dumps({"prompt": prompt, "samples": samples, **how})
 
 
 def _emit(text: str) -> None:

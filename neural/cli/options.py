@@ -26,6 +26,10 @@ NetworkName = Annotated[
     str | None, typer.Option("--network", help="Which network, where the file has several.", metavar="NAME")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Take no shorthand: its notes become errors.")]
+EngineName = Annotated[
+    str,
+    typer.Option("--engine", help="What runs the model: torch, or auto, which is the fastest here.", metavar="NAME"),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 

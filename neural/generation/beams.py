@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neural.diagnostics.diagnostic import fail
-from neural.generation.cache import KVCache
+from neural.generation.executor import Executor
 
 MOST_BEAMS = 256
 
@@ -26,11 +26,9 @@ class Beam(NamedTuple):
 
 @torch.inference_mode()
 def beam_search(
-    model: nn.Module,
+    executor: Executor,
     prompt: Sequence[int],
     *,
-    context: int,
-    vocab_size: int,
     max_new_tokens: int,
     beams: int,
     n_best: int = 1,
@@ -43,18 +41,19 @@ def beam_search(
     their constant; as in transformers). A text ends at an id of `ends`, or at `max_new_tokens`; the search ends when
     `beams` texts have ended and none that is being written can score better than the worst of them by its mean so far.
 
-    The model must be in evaluation mode. Raises NeuralError N964 for numbers out of range, N911 for a prompt and new
-    tokens that the context does not hold together.
+    The executor has a slot or more for each beam, and no row. Raises NeuralError N964 for numbers out of range, N911
+    for a prompt and new tokens that the context does not hold together.
     """
-    _check(prompt, context, max_new_tokens, beams, n_best, length_penalty)
-    device = next(model.parameters()).device
-    cache = KVCache(context)
-    inputs = torch.tensor([list(prompt)], device=device)
+    _check(prompt, executor.context, max_new_tokens, beams, n_best, length_penalty)
+    executor.reserve(beams, len(prompt) + max_new_tokens)
+    known = executor.begin(prompt)
+    if known < len(prompt):
+        executor.read(prompt[known:])
+    logits = executor.join()[None]  # (beams, V)
     texts: list[tuple[int, ...]] = [()]
-    totals = torch.zeros(1, dtype=torch.float64, device=device)
+    totals = torch.zeros(1, dtype=torch.float64, device=executor.device)
     found: list[Beam] = []
     for length in range(1, max_new_tokens + 1):
-        logits = model(inputs, past_key_values=cache)[0][:, -1, :vocab_size]
         sums = totals[:, None] + logits.double().log_softmax(dim=-1)  # (beams, V)
         running: list[tuple[float, int, int]] = []  # total, row, token
         for total, row, token in _best(sums, (1 + len(ends)) * beams):
@@ -65,11 +64,13 @@ def beam_search(
                 running.append((total, row, token))
         found = sorted(found, key=lambda b: -b.score)[:beams]
         texts = [(*texts[row], token) for _, row, token in running]
-        totals = torch.tensor([total for total, _, _ in running], dtype=torch.float64, device=device)
+        totals = torch.tensor([total for total, _, _ in running], dtype=torch.float64, device=executor.device)
         if not running or _settled(found, beams, running[0][0] / length**length_penalty):
             break
-        cache.select(torch.tensor([row for _, row, _ in running], device=device))
-        inputs = torch.tensor([[token] for _, _, token in running], device=device)
+        if length < max_new_tokens:
+            executor.select([row for _, row, _ in running])
+            logits = executor.decode([[token] for _, _, token in running])[:, 0]
+            executor.commit([1] * len(running))
     else:  # those that never met an end
         found += [_beam(t, s, length_penalty, ended=False) for t, s in zip(texts, totals.tolist(), strict=True)]
     return tuple(sorted(found, key=lambda b: -b.score)[:n_best])

@@ -74,12 +74,6 @@ class KVCache:
         for layer in self._layers.values():
             layer.length = min(layer.length, length)
 
-    def select(self, rows: Tensor) -> None:
-        """Make the batch out of its rows (N,) int64: drops rows that are not named, repeats those named twice."""
-        for layer in self._layers.values():
-            layer.keys = layer.keys.index_select(0, rows)
-            layer.values = layer.values.index_select(0, rows)
-
     def reset(self) -> None:
         """Hold no token; the buffers stay for the next text of the same batch."""
         self.truncate(0)

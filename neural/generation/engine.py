@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neural.diagnostics.diagnostic import NeuralError, fail
-from neural.generation.executor import TorchExecutor
+from neural.generation.executor import Executor
 from neural.generation.lookup import look_up
 from neural.generation.options import SamplingOptions
-from neural.generation.request import Event, FinishReason, Limits, Logprobs, Request
+from neural.generation.request import Event, FinishReason, Logprobs, Request
 from neural.generation.row import Row
 from neural.generation.sampling import sample
 
@@ -28,14 +28,13 @@ class Engine:
     which it was read, nor what was kept of earlier prompts. (Sums of floats depend in their last bits on the shapes
     of a product, so that this holds but for two tokens that are that close in a draw.)
 
-    context: the model's longest input. When a text fills it, the newest three quarters are read anew and it goes on.
-    The model must be in evaluation mode.
+    When a text fills the executor's context, the newest three quarters are read anew and it goes on.
     """
 
-    def __init__(self, model: nn.Module, *, context: int, vocab_size: int, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
-        self._executor = TorchExecutor(model, context=context, vocab_size=vocab_size, limits=self.limits)
-        self._context, self._vocab_size = context, vocab_size
+    def __init__(self, executor: Executor) -> None:
+        self.limits = executor.limits
+        self._executor = executor
+        self._context, self._vocab_size = executor.context, executor.vocab_size
         self._next_handle = 0
         self._queue: deque[Row] = deque()
         self._reading: deque[Row] = deque()  # admitted, and their windows not yet read; the first one is under way

@@ -1,114 +1,64 @@
-"""What runs the model for the engine: PyTorch. Tokens in, logits out, the past kept between."""
+"""What runs a model for the engine: tokens in, logits out, the past kept between."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from neural.diagnostics.diagnostic import fail
-from neural.generation.cache import KVCache
-from neural.generation.prefixes import PrefixCache, fill
 from neural.generation.request import Limits
-from neural.generation.rows import RowCache
 
 
-class TorchExecutor:
-    """A prompt is read by itself (`begin`, `read`), then joins the batch, in which each row goes on (`decode`).
+class Executor(Protocol):
+    """One prompt at a time is read by itself (`begin`, `read`), then joins the batch, where each row goes on (`decode`).
 
-    model: follows the protocol of the generated source, `logits, cache = model(ids, past_key_values=cache,
-    position_ids=…)`; one that takes `logits_to_keep` reads prompts faster. Logits are given for the first `vocab_size`
-    ids: those of the tokenizer, and not of a vocabulary padded to a round width.
+    A row of the batch holds the tokens of one text, and rows may be of unequal lengths. Logits are given as tensors on
+    `device`, float, for the first `vocab_size` ids: those of the tokenizer, and not of a vocabulary that was padded to
+    a round width. They are the receiver's until the next call. The logits of a text do not depend on its neighbours,
+    nor on how it was cut into calls, but for the rounding of sums.
+
+    context: the longest text. limits: what it was opened for. most_tokens: a bound on rows times their longest.
     """
 
-    def __init__(self, model: nn.Module, *, context: int, vocab_size: int, limits: Limits) -> None:
-        self.context, self.vocab_size = context, vocab_size
-        self.device = next(model.parameters()).device
-        self._model = model
-        keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._last_only = {"logits_to_keep": 1} if keeps else {}  # of a prompt no other logits are wanted
-        self._prompt = KVCache(context)
-        self._prompt_ids: list[int] = []  # what `_prompt` holds
-        self._prompt_logits: Tensor | None = None  # (V,), after its last token
-        self.most_tokens = limits.cache_tokens or limits.slots * context
-        self._rows = RowCache(limits.slots, context, self.most_tokens, self.device)
-        self._prefixes = PrefixCache(limits.prefix_bytes)
+    context: int
+    vocab_size: int
+    limits: Limits
+    most_tokens: int
+    device: torch.device
 
     def reserve(self, rows: int, tokens: int) -> None:
-        """Room for so many rows in the batch, each of up to so many tokens."""
-        self._rows.reserve(rows, min(tokens, self.context))
+        """Room for so many rows in the batch, each of up to so many tokens (or of `context`, if that is less)."""
 
     def begin(self, ids: Sequence[int]) -> int:
         """Start on a prompt: how many of its tokens are known from earlier ones. All of them where the last prompt
         was the same; else one at least is left to read.
         """
-        if self._prompt_logits is not None and self._prompt_ids == list(ids):
-            return len(ids)
-        common = _common(self._prompt_ids, ids[:-1])
-        blocks = self._prefixes.find(ids)
-        known = sum(block.layers[0][0].shape[2] for block in blocks)
-        if known > common:
-            self._prompt.reset()
-            fill(self._prompt, blocks)
-        else:
-            self._prompt.truncate(known := common)
-        self._prompt_ids, self._prompt_logits = list(ids[:known]), None
-        return known
 
     def read(self, ids: Sequence[int]) -> None:
-        """Read the prompt's next tokens."""
-        try:
-            logits, _ = self._model(self._tensor([ids]), past_key_values=self._prompt, **self._last_only)
-        except BaseException:
-            self._prompt.reset()  # it may hold the tokens in some layers only
-            self._prompt_ids, self._prompt_logits = [], None
-            raise
-        self._prompt_ids += ids
-        self._prompt_logits = self._known(logits)[0, -1].clone()  # the rest of the logits is let go
+        """Read the prompt's next tokens. Where it fails, the prompt is forgotten, and the batch is as it was."""
 
     def join(self) -> Tensor:
-        """Add the prompt to the batch as its last row; the logits (V,) after it. The prompt stays for others."""
-        self._prefixes.store(self._prompt_ids, self._prompt.views())
-        self._rows.join(self._prompt)
-        return self._prompt_logits
+        """Add the prompt, wholly read, to the batch as its last row; the logits (V,) after it. The prompt stays, so
+        that it can join again.
+        """
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Read the next tokens of each row, T of each: logits (B, T, V). `commit` must follow, after joins if any."""
+
+    def commit(self, counts: Sequence[int]) -> None:
+        """Keep the first `counts[i]` tokens of what row i has just read; 0 for a row that joined since."""
 
     def leave(self, row: int, ids: Sequence[int]) -> None:
         """Take a row, which holds the first of `ids`, out of the batch; the last row takes its number."""
-        self._prefixes.store(ids[: self._rows.lengths[row]], self._rows.views(row))
-        self._rows.leave(row)
 
-    def decode(self, ids: Sequence[Sequence[int]]) -> Tensor:
-        """Read the next tokens of each row, T of each: logits (B, T, V). `commit` must follow."""
-        positions = self._rows.positions(len(ids[0]))
-        given = {} if positions is None else {"position_ids": positions}
-        logits, _ = self._model(self._tensor(ids), past_key_values=self._rows, **given)
-        return self._known(logits)
-
-    def commit(self, counts: Sequence[int]) -> None:
-        """Keep the first `counts[i]` tokens of what row i has just read."""
-        self._rows.commit(counts)
+    def select(self, rows: Sequence[int]) -> None:
+        """Make the batch of its rows, all of one length: drops those that are not named, repeats those named twice."""
 
     @property
     def nbytes(self) -> int:
         """Memory of the batch's cache and of kept prefixes."""
-        return self._rows.nbytes + self._prefixes.nbytes
-
-    def _tensor(self, ids: Sequence[Sequence[int]]) -> Tensor:
-        return torch.tensor(ids, dtype=torch.int64, device=self.device)
-
-    def _known(self, logits: Tensor) -> Tensor:
-        width = logits.shape[-1]
-        if width < self.vocab_size:
-            fail(
-                "N917",
-                f"the model knows {width} tokens, and the tokenizer gives ids up to {self.vocab_size - 1}",
-                hint="use the tokenizer that the model was trained with",
-            )
-        return logits[..., : self.vocab_size]
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two texts begin with alike."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+Opener = Callable[[Limits], Executor]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch import nn
@@ -12,9 +13,11 @@ from torch import nn
 from neural.data.tokenizers import StreamDecoder, Tokenizer
 from neural.diagnostics.diagnostic import fail
 from neural.generation.engine import Engine
+from neural.generation.executor import Opener
 from neural.generation.options import SamplingOptions
 from neural.generation.request import Event, FinishReason, Limits, Logprobs, Request
 from neural.generation.stopping import StopStrings
+from neural.generation.torch_executor import TorchExecutor
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class Generation:
     Each step gives the new text of every sample, a list of `num_samples` strings: whole characters, held back while
     they may be the start of a stop string. `samples` is what is written so far.
 
-    model: follows the protocol of the generated source (`logits, cache = model(ids, past_key_values=cache)`).
+    open_executor: of `executors.opener`, or what makes another one within given limits.
     context: the model's longest input, `program.context`. When it is full the newest 3/4 of it stay
         (`row.kept_tokens`), so that any number of tokens can be asked for.
     prompt: text, or ids that stand for it.
@@ -91,7 +94,7 @@ class Generation:
     logprobs: n gives `samples` the log probability of each token, and of the n most probable ones in its place.
     draft_tokens: how many tokens to guess ahead by looking up what followed earlier; changes no text.
 
-    An empty prompt starts from the tokenizer's end-of-text. The model is put into evaluation mode while it is used.
+    An empty prompt starts from the tokenizer's end-of-text.
 
     Raises NeuralError: N910 an empty prompt where there is no end-of-text; N911 a prompt longer than the context; N912
     max_new_tokens below 0; N913 num_samples below 1; N914 an empty stop string; N907, N908 and N917 as the engine.
@@ -99,7 +102,7 @@ class Generation:
 
     def __init__(
         self,
-        model: nn.Module,
+        open_executor: Opener,
         tokenizer: Tokenizer,
         prompt: str | Sequence[int],
         options: SamplingOptions | None = None,
@@ -123,8 +126,7 @@ class Generation:
             Request(ids, max_new_tokens, options, sample=i, ends=known_ends, logprobs=logprobs)
             for i in range(num_samples)
         ]
-        self._model, self._vocab_size, self._context = model, tokenizer.vocab_size, context
-        self._draft_tokens = draft_tokens
+        self._open_executor, self._draft_tokens = open_executor, draft_tokens
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -138,19 +140,18 @@ class Generation:
     def __iter__(self) -> Iterator[list[str]]:
         if self._requests[0].max_new_tokens == 0:
             return
-        with evaluating(self._model):
-            count = len(self._requests)
-            limits = Limits(slots=count, queue=count, draft_tokens=self._draft_tokens)
-            engine = Engine(self._model, context=self._context, vocab_size=self._vocab_size, limits=limits)
-            running = {engine.submit(r): i for i, r in enumerate(self._requests)}
-            while engine.busy:
-                new = [""] * len(self._requests)
-                events = engine.step()
-                for event in events:
-                    if event.handle in running:
-                        new[running[event.handle]] += self._push(running, event, engine)
-                if events:
-                    yield new
+        count = len(self._requests)
+        limits = Limits(slots=count, queue=count, draft_tokens=self._draft_tokens)
+        engine = Engine(self._open_executor(limits))
+        running = {engine.submit(r): i for i, r in enumerate(self._requests)}
+        while engine.busy:
+            new = [""] * count
+            events = engine.step()
+            for event in events:
+                if event.handle in running:
+                    new[running[event.handle]] += self._push(running, event, engine)
+            if events:
+                yield new
 
     def _push(self, running: dict[int, int], event: Event, engine: Engine) -> str:
         """Add an event's token to its sample; the text that is new and certain."""
@@ -212,11 +213,13 @@ def generate(
     stop: Sequence[str] = (),
     truncate: Literal["left"] | None = None,
 ) -> tuple[Sample, ...]:
-    """Write `num_samples` continuations of a prompt to their ends. Arguments and errors: see `Generation`, which also
-    gives the text as it is written: `for (piece,) in Generation(…)`.
+    """Write `num_samples` continuations of a prompt to their ends with PyTorch.
+
+    model: follows the protocol of the generated source, and is put into evaluation mode while it is used. The other
+    arguments and errors: see `Generation`, which gives the text as it is written.
     """
     generation = Generation(
-        model,
+        partial(TorchExecutor, model, context=context, vocab_size=tokenizer.vocab_size),
         tokenizer,
         prompt,
         options,
@@ -226,6 +229,7 @@ def generate(
         stop=stop,
         truncate=truncate,
     )
-    for _ in generation:
-        pass
+    with evaluating(model):
+        for _ in generation:
+            pass
     return generation.samples

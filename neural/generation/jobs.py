@@ -32,7 +32,7 @@ class Tally:
 
 @dataclass
 class Job:
-    """Run it once. The engine's model must be in evaluation mode.
+    """Run it once.
 
     prompts: JSON lines, see `parse_task`. output: JSON lines, one for each prompt in the order in which they end, with
     the prompt's `line`. Where it is there already, its lines are kept and those prompts passed over; a line that a

@@ -94,6 +94,14 @@ class RowCache:
                     buffer[row, :, :length] = buffer[last, :, :length]
             self.lengths[row] = length
 
+    def select(self, rows: Sequence[int]) -> None:
+        """Make the rows out of themselves: row i becomes what row `rows[i]` was."""
+        length, chosen = self.length, torch.tensor(rows, device=self._device)
+        for pair in self._layers.values():
+            for buffer in pair:
+                buffer[: len(rows), :, :length] = buffer[:, :, :length].index_select(0, chosen)
+        self.lengths = [self.lengths[row] for row in rows]
+
     def views(self, row: int) -> Views:
         """What a row holds."""
         part = slice(row, row + 1), slice(None), slice(0, self.lengths[row])

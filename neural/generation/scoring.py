@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from neural.data.tokenizers import Tokenizer
 from neural.diagnostics.diagnostic import fail
-from neural.generation.cache import KVCache
+from neural.generation.executor import Executor
 
 CHUNK = 256  # tokens a forward pass: bounds the logits, 256 * V * 4 bytes
 
@@ -90,11 +90,10 @@ def _bucket(n: int) -> int:
 
 @torch.inference_mode()
 def score(
-    model: nn.Module,
+    executor: Executor,
     tokenizer: Tokenizer,
     documents: Iterable[str],
     *,
-    context: int,
     done: Callable[[Report], None] = lambda _: None,
 ) -> Report:
     """Every token of every document, predicted from those before it in the same document.
@@ -102,7 +101,7 @@ def score(
     A document that is longer than the context is read in windows that overlap by half, and each token is predicted
     once, with half a context or more before it. A document begins after what the tokenizer puts before a text, or
     after end-of-text; where there is neither, its first token cannot be predicted and is not counted. `done` is
-    called after each document. The model must be in evaluation mode.
+    called after each document. The executor has one slot or more, and no row.
 
     Raises NeuralError N963 where there is no token to predict.
     """
@@ -111,7 +110,7 @@ def score(
     start = list(tokenizer.opening) or ([] if tokenizer.eot_id is None else [tokenizer.eot_id])
     for text in documents:
         ids = [*start, *tokenizer.encode(text)]
-        nats, positions = _predicted(model, ids, context)
+        nats, positions = _predicted(executor, ids)
         targets = np.array(ids[1:], dtype=np.int64)
         skipped = max(0, len(start) - 1)  # an opening of several tokens is not text
         report.add(nats[skipped:], lengths[targets[skipped:]], positions[skipped:])
@@ -121,27 +120,38 @@ def score(
     return report
 
 
-def _predicted(model: nn.Module, ids: Sequence[int], context: int) -> tuple[np.ndarray, np.ndarray]:
+def _predicted(executor: Executor, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Of each token but the first: nats (N - 1,) float64, and how many tokens stood before it in its window."""
     nats, positions = [np.empty(0)], [np.empty(0, dtype=np.int64)]
     first, known = 0, 1  # where the window begins; tokens up to here are predicted
     while known < len(ids):
-        window = ids[first : first + context + 1]  # its last token is predicted and not read
-        losses = _losses(model, window)
+        window = ids[first : first + executor.context + 1]  # its last token is predicted and not read
+        losses = _losses(executor, window)
         new = losses[known - first - 1 :]
         nats.append(new)
         positions.append(np.arange(known - first, known - first + len(new)))
         known += len(new)
-        first = max(0, known - 1 - context // 2)
+        first = max(0, known - 1 - executor.context // 2)
     return np.concatenate(nats), np.concatenate(positions)
 
 
-def _losses(model: nn.Module, window: Sequence[int]) -> np.ndarray:
+def _losses(executor: Executor, window: Sequence[int]) -> np.ndarray:
     """Nats of each token of a window but the first, float64."""
-    device = next(model.parameters()).device
-    ids = torch.tensor([window], dtype=torch.int64, device=device)
-    cache, losses = KVCache(len(window)), []
-    for inputs, targets in zip(ids[:, :-1].split(CHUNK, dim=1), ids[0, 1:].split(CHUNK), strict=True):
-        logits: Tensor = model(inputs, past_key_values=cache)[0][0]
-        losses.append(F.cross_entropy(logits.float(), targets, reduction="none").double())
+    inputs = window[:-1]
+    executor.reserve(1, len(inputs))
+    if not executor.begin(inputs[:1]):
+        executor.read(inputs[:1])
+    logits, losses = executor.join()[None], []  # (1, V)
+    targets = torch.tensor(window[1:], device=executor.device)
+    losses.append(_nats(logits, targets[:1]))
+    for start in range(1, len(inputs), CHUNK):
+        chunk = inputs[start : start + CHUNK]
+        losses.append(_nats(executor.decode([chunk])[0], targets[start : start + CHUNK]))
+        executor.commit([len(chunk)])
+    executor.leave(0, inputs)
     return torch.cat(losses).cpu().numpy()
+
+
+def _nats(logits: Tensor, targets: Tensor) -> Tensor:
+    """Of logits (T, V), for the targets (T,); float64."""
+    return F.cross_entropy(logits.float(), targets, reduction="none").double()

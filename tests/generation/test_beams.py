@@ -11,6 +11,8 @@ from torch import nn
 
 from neural.diagnostics.diagnostic import NeuralError
 from neural.generation.beams import beam_search
+from neural.generation.request import Limits
+from neural.generation.torch_executor import TorchExecutor
 from tests.generation.huggingface import HuggingFaceGpt2
 
 VOCAB_SIZE, CONTEXT = 257, 48
@@ -19,7 +21,8 @@ PROMPT = (3, 1, 4, 1, 5)
 
 def search(model: nn.Module, vocab_size: int = VOCAB_SIZE, **given):
     given = {"prompt": PROMPT, "max_new_tokens": 12, "beams": 4, **given}
-    return beam_search(model, context=CONTEXT, vocab_size=vocab_size, **given)
+    limits = Limits(slots=min(max(given["beams"], 1), 256))
+    return beam_search(TorchExecutor(model, limits, context=CONTEXT, vocab_size=vocab_size), **given)
 
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0, 2.5, -1.0])

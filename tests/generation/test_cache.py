@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from neural.generation.cache import FIRST_CAPACITY, KVCache
+from neural.generation.rows import RowCache
 
 
 def keys_and_values(tokens: int, seed: int, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,16 +80,21 @@ def test_reset_keeps_the_buffers() -> None:
     assert after.data_ptr() == before.data_ptr()
 
 
-@pytest.mark.parametrize("rows", [[0, 0, 0, 0], [1], [1, 0], []])
-def test_select_repeats_and_drops_rows(rows: list[int]) -> None:
-    cache = KVCache(20)
-    k, v = keys_and_values(4, 0)
-    cache.update(0, k, v)
-    cache.select(torch.tensor(rows, dtype=torch.int64))
-    new_k, new_v = keys_and_values(2, 1, batch=len(rows))
-    keys, values = cache.update(0, new_k, new_v)
-    assert torch.equal(keys, torch.cat([k[rows], new_k], dim=2))
-    assert torch.equal(values, torch.cat([v[rows], new_v], dim=2))
+@pytest.mark.parametrize("rows", [[0, 0, 0, 0], [1], [1, 0]])
+def test_rows_repeat_and_drop(rows: list[int]) -> None:
+    cache = RowCache(most_rows=4, context=20, most_tokens=80, device=torch.device("cpu"))
+    cache.reserve(4, 20)
+    held = [keys_and_values(4, seed, batch=1) for seed in (1, 2)]
+    for pair in held:
+        prompt = KVCache(20)
+        prompt.update(0, *pair)
+        cache.join(prompt)
+    cache.select(rows)
+    assert cache.positions(2) is None
+    for kept, part, new in zip(
+        cache.update(0, *keys_and_values(2, 3, len(rows))), (0, 1), keys_and_values(2, 3, len(rows)), strict=True
+    ):
+        assert torch.equal(kept, torch.cat([torch.cat([held[row][part] for row in rows]), new], dim=2))
 
 
 def test_it_takes_the_type_of_what_it_stores() -> None:

@@ -99,7 +99,7 @@ def test_json_has_what_was_written(neural, run: Path) -> None:
     arguments = ("--prompt", "to ", "--num-samples", 3, "--seed", 5, "--max-new-tokens", 50, "--temperature", 1.5)
     printed = neural(run, *arguments, "--top-k", 40, "--top-p", 0.99, "--min-p", 0.001, "--stop", "be", "--json")
     result = json.loads(printed.out)
-    assert set(result) == {"prompt", "samples", "seed", "tokens_per_second"}
+    assert set(result) == {"prompt", "samples", "seed", "tokens_per_second", "engine"}
     assert (result["prompt"], result["seed"], len(result["samples"])) == ("to ", 5, 3)
     assert result["tokens_per_second"] > 0
     for sample in result["samples"]:
@@ -168,6 +168,7 @@ def test_a_long_prompt_on_request(neural, run: Path) -> None:
         ("N912", ["--max-new-tokens", "-5"]),
         ("N913", ["--num-samples", "0"]),
         ("N914", ["--stop", ""]),
+        ("N966", ["--engine", "gpu"]),
         ("N857", ["--checkpoint", "step-999999"]),
     ],
 )
@@ -178,7 +179,7 @@ def test_mistakes_are_said_and_exit_with_2(neural, run: Path, code: str, argumen
     assert "Traceback" not in printed.err
 
 
-@pytest.mark.parametrize("code", ["N901", "N902", "N903", "N904", "N905", "N906", "N912", "N913", "N914"])
+@pytest.mark.parametrize("code", ["N901", "N902", "N903", "N904", "N905", "N906", "N912", "N913", "N914", "N966"])
 def test_the_page_of_a_code_shows_what_is_printed(neural, run: Path, code: str) -> None:
     (example,) = re.findall(r"```console\n\$ neural generate (.*)\n((?s:.*))\n```", (PAGES / f"{code}.md").read_text())
     folder, *arguments = shlex.split(example[0])

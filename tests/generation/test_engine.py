@@ -18,6 +18,7 @@ from neural.generation.options import SamplingOptions
 from neural.generation.request import Event, FinishReason, Limits, Request
 from neural.generation.row import Row, kept_tokens
 from neural.generation.sampling import sample
+from neural.generation.torch_executor import TorchExecutor
 from tests.generation.huggingface import HuggingFaceGpt2
 
 VOCAB_SIZE, CONTEXT = 257, 48
@@ -27,8 +28,12 @@ SAMPLED = SamplingOptions(temperature=1.3, top_k=30, top_p=0.97, min_p=0.01, rep
 REQUESTS = int(os.environ.get("NEURAL_ENGINE_REQUESTS", "100"))  # of the long test; 10000 takes minutes
 
 
+def engine_of(model: nn.Module, limits: Limits | None = None, vocab_size: int = VOCAB_SIZE) -> Engine:
+    return Engine(TorchExecutor(model, limits, context=CONTEXT, vocab_size=vocab_size))
+
+
 def engine(model: nn.Module, **limits: int) -> Engine:
-    return Engine(model, context=CONTEXT, vocab_size=VOCAB_SIZE, limits=Limits(**limits))
+    return engine_of(model, Limits(**limits))
 
 
 def run(engine: Engine, requests: list[Request]) -> list[list[Event]]:
@@ -190,8 +195,8 @@ class Churn:
 
     def __init__(self, model: nn.Module, limits: Limits, seed: int) -> None:
         self.model, self.rng = model, random.Random(seed)
-        self.busy = Engine(model, context=CONTEXT, vocab_size=VOCAB_SIZE, limits=limits)
-        self.alone = Engine(model, context=CONTEXT, vocab_size=VOCAB_SIZE, limits=Limits(slots=1))
+        self.busy = engine_of(model, limits)
+        self.alone = engine_of(model, Limits(slots=1))
         self.requests: dict[int, Request] = {}
         self.written: dict[int, list[int]] = {}
         self.counts = {"ended": 0, "cancelled": 0, "refused": 0, "stopped": 0}
@@ -273,7 +278,7 @@ def test_random_requests_leave_nothing_behind(model: nn.Module, limits: Limits) 
 
 
 def test_ids_that_the_tokenizer_does_not_know_are_never_drawn(model: nn.Module) -> None:
-    small = Engine(model, context=CONTEXT, vocab_size=20, limits=Limits(slots=50))
+    small = engine_of(model, Limits(slots=50), 20)
     options = SamplingOptions(temperature=100)
     events = run(small, [Request(PROMPT, 10, options, sample=i) for i in range(50)])
     assert {token for one in events for token in ids(one)} == set(range(20))
@@ -281,7 +286,7 @@ def test_ids_that_the_tokenizer_does_not_know_are_never_drawn(model: nn.Module) 
 
 def test_a_model_that_knows_fewer_tokens_is_refused(model: nn.Module) -> None:
     with pytest.raises(NeuralError, match="N917: the model knows 257 tokens, and the tokenizer gives ids up to 257"):
-        run(Engine(model, context=CONTEXT, vocab_size=VOCAB_SIZE + 1), [Request(PROMPT, 1)])
+        run(engine_of(model, vocab_size=VOCAB_SIZE + 1), [Request(PROMPT, 1)])
 
 
 def test_no_end_before_so_many_tokens(model: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from torch import nn
 from neural.data.corpus import open_corpus
 from neural.data.tokenizers import Tokenizer, load_tokenizer
 from neural.diagnostics.diagnostic import NeuralError
+from neural.generation.executor import Opener
 from neural.generation.generate import Continuation, FinishReason, Generation, Sample, generate
 from neural.generation.options import SamplingOptions
+from neural.generation.torch_executor import TorchExecutor
 
 OPTIONS = SamplingOptions(temperature=0.9, top_p=0.98, seed=3)
 
@@ -21,6 +24,10 @@ OPTIONS = SamplingOptions(temperature=0.9, top_p=0.98, seed=3)
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     return load_tokenizer("byte")
+
+
+def opener(model: nn.Module, tokenizer: Tokenizer, context: int) -> Opener:
+    return partial(TorchExecutor, model, context=context, vocab_size=tokenizer.vocab_size)
 
 
 def continued(tokenizer: Tokenizer, text: str, *, stop: tuple[str, ...] = (), max_new_tokens: int = 1000) -> tuple:
@@ -84,7 +91,7 @@ def test_the_pieces_joined_are_the_text(
     model: nn.Module, context: int, tokenizer: Tokenizer, options: SamplingOptions, max_new_tokens: int
 ) -> None:
     arguments = {"context": context, "max_new_tokens": max_new_tokens}
-    streaming = Generation(model, tokenizer, "ROMEO:", options, **arguments)
+    streaming = Generation(opener(model, tokenizer, context), tokenizer, "ROMEO:", options, **arguments)
     pieces = [piece for (piece,) in streaming]
     (whole,) = generate(model, tokenizer, "ROMEO:", options, **arguments)
     assert streaming.samples == (whole,)
@@ -163,7 +170,7 @@ def test_what_is_refused_before_anything_is_written(
 ) -> None:
     arguments = {"prompt": "A", "max_new_tokens": 5, "context": context, **arguments}
     with pytest.raises(NeuralError, match=f"{code}: .*{shown}"):
-        Generation(model, tokenizer, arguments.pop("prompt"), **arguments)
+        Generation(opener(model, tokenizer, context), tokenizer, arguments.pop("prompt"), **arguments)
 
 
 def test_an_empty_prompt_without_end_of_text_is_refused(model: nn.Module, context: int, tmp_path) -> None:

@@ -20,6 +20,7 @@ from neural.generation.generate import generate
 from neural.generation.jobs import Job
 from neural.generation.options import SamplingOptions
 from neural.generation.request import Limits
+from neural.generation.torch_executor import TorchExecutor
 from tests.generation.test_cli import run  # noqa: F401
 
 COMMAND = [sys.executable, "-m", "neural", "generate"]
@@ -28,7 +29,7 @@ DEFAULTS = {"max_new_tokens": 12, "temperature": 1.0, "seed": 7, "num_samples": 
 
 def job(model: nn.Module, context: int, folder: Path, **given) -> Job:
     tokenizer = load_tokenizer("byte")
-    engine = Engine(model, context=context, vocab_size=tokenizer.vocab_size, limits=Limits(slots=4))
+    engine = Engine(TorchExecutor(model, Limits(slots=4), context=context, vocab_size=tokenizer.vocab_size))
     return Job(engine, tokenizer, context, folder / "in.jsonl", folder / "out.jsonl", DEFAULTS, **given)
 
 

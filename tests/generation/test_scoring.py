@@ -14,15 +14,20 @@ import torch
 from torch import nn
 
 from neural.data.corpus import open_corpus
-from neural.data.tokenizers import load_tokenizer
+from neural.data.tokenizers import Tokenizer, load_tokenizer
 from neural.diagnostics.diagnostic import NeuralError
 from neural.generation import scoring
-from neural.generation.scoring import score
+from neural.generation.scoring import Report, score
+from neural.generation.torch_executor import TorchExecutor
 from neural.training.distributed.parallel import Parallel
 from neural.training.evaluate import evaluate
 from tests.generation.test_cli import run  # noqa: F401
 
 TEXT = "".join(chr(97 + (i * i) % 26) for i in range(500))
+
+
+def scored(model: nn.Module, context: int, tokenizer: Tokenizer, documents: list[str]) -> Report:
+    return score(TorchExecutor(model, context=context, vocab_size=tokenizer.vocab_size), tokenizer, documents)
 
 
 def reference(model: nn.Module, ids: list[int], context: int) -> list[float]:
@@ -45,7 +50,7 @@ def test_each_token_is_predicted_once_from_its_window(
 ) -> None:
     monkeypatch.setattr(scoring, "CHUNK", chunk)
     tokenizer = load_tokenizer("byte")
-    report = score(model, tokenizer, [TEXT[:length], "x"], context=context)
+    report = scored(model, context, tokenizer, [TEXT[:length], "x"])
     expected = reference(model, [tokenizer.eot_id, *tokenizer.encode(TEXT[:length])], context)
     assert report.documents[0].tokens == length
     assert report.documents[0].nats == pytest.approx(math.fsum(expected), rel=1e-5)
@@ -53,7 +58,7 @@ def test_each_token_is_predicted_once_from_its_window(
 
 def test_the_parts_sum_to_the_whole(model: nn.Module, context: int) -> None:
     documents = [TEXT[:n] for n in (1, 3, 4, 15, 16, 63, 64, 300)]
-    report = score(model, load_tokenizer("byte"), documents, context=context)
+    report = scored(model, context, load_tokenizer("byte"), documents)
     for parts in (report.documents, report.by_length.values(), report.by_position.values()):
         assert sum(part.tokens for part in parts) == report.whole.tokens == 466
         assert sum(part.bytes for part in parts) == report.whole.bytes == 466
@@ -65,7 +70,7 @@ def test_the_parts_sum_to_the_whole(model: nn.Module, context: int) -> None:
 
 def test_one_window_is_what_the_trainer_measures(model: nn.Module, context: int) -> None:
     tokenizer = load_tokenizer("byte")
-    report = score(model, tokenizer, [TEXT[:context]], context=context)
+    report = scored(model, context, tokenizer, [TEXT[:context]])
     ids = torch.tensor([[tokenizer.eot_id, *tokenizer.encode(TEXT[:context])]])
     expected = evaluate(Parallel(model), [(ids[:, :-1], ids[:, 1:])], np.array(tokenizer.byte_lengths))
     assert report.whole.loss == pytest.approx(expected.loss, rel=1e-5)
@@ -75,9 +80,9 @@ def test_one_window_is_what_the_trainer_measures(model: nn.Module, context: int)
 def test_without_an_end_of_text_the_first_token_is_not_counted(model: nn.Module, context: int, tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_text("to be or not")
     characters = load_tokenizer("char", corpus=open_corpus(str(tmp_path / "corpus.txt")))
-    assert score(model, characters, ["to be"], context=context).whole.tokens == 4
+    assert scored(model, context, characters, ["to be"]).whole.tokens == 4
     with pytest.raises(NeuralError, match="N963"):
-        score(model, characters, ["t", ""], context=context)
+        scored(model, context, characters, ["t", ""])
 
 
 def test_the_command(run: Path, tmp_path: Path) -> None:  # noqa: F811
