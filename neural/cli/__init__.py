@@ -30,6 +30,7 @@ EXTRAS = {
     "jinja2": "torch",
     "tensorboard": "torch",
     "matplotlib": "torch",
+    "wandb": "wandb",
     "huggingface_hub": "hub",
     "gguf": "hub",
     "keras": "tensorflow",

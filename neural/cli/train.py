@@ -74,12 +74,16 @@ def train(
             help="How they share the work. Default: ddp, or fsdp where the model needs it.", show_default=False
         ),
     ] = None,
+    wandb: Annotated[
+        str | None, typer.Option(help="Tell Weights & Biases, too.", metavar="PROJECT", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a language model: writes a run directory, which every other command takes.
 
-    The run holds the program, the tokenizer, the tokens, metrics (metrics.jsonl, TensorBoard events, two plots) and
-    checkpoints. Ctrl-C finishes the step, saves and ends; --resume goes on as if nothing had happened.
+    The run holds the program, the tokenizer, the tokens, metrics (metrics.jsonl, TensorBoard events, two plots, and
+    report.html, all of it on one page) and checkpoints. Ctrl-C finishes the step, saves and ends; --resume goes on as
+    if nothing had happened.
 
     \b
     Examples:
@@ -104,12 +108,18 @@ def train(
     from neural.training.distributed.launch import launch, require_devices
     from neural.training.distributed.worker import working
     from neural.training.run import Run
+    from neural.training.weights_and_biases import ask_for_wandb
 
     where = _device(device, resume, file, parse_sets(sets), network)  # before the text is read
     require_devices(devices, where)
 
     def ready() -> Run:
-        return Run.open(resume) if resume else make_run(file, data, out, parse_sets(sets), network, tokenizer, seed)
+        if wandb is not None:
+            pass  # not installed: said before a run is made
+        run = Run.open(resume) if resume else make_run(file, data, out, parse_sets(sets), network, tokenizer, seed)
+        if wandb is not None:
+            ask_for_wandb(run.path, wandb)
+        return run
 
     if devices is not None and devices > 1:
         options = {"--stop-at": stop_at, "--parallel": parallel, "--device": where.type}

@@ -16,11 +16,14 @@ from torch import nn
 
 from neural.data.tokenizers import Tokenizer
 from neural.diagnostics.diagnostic import fail
+from neural.planning.plan import plan
 from neural.training.distributed.strategy import Strategy
 from neural.training.distributed.world import ALONE, World
 from neural.training.lock import RunLock
+from neural.training.meter import memory_now, memory_peak, peak_flops
 from neural.training.metrics import MetricsLog, NoLog, Record, last_validation
 from neural.training.nonfinite import stop_on_nonfinite, stop_on_nonfinite_validation
+from neural.training.page import write_page
 from neural.training.plots import draw_losses, draw_schedule
 from neural.training.randomness import RandomState
 from neural.training.report import Report, Silence, Standing, terminal_report
@@ -65,9 +68,10 @@ def train(
     with RunLock(run.path) if world.leads else nullcontext(), _full_disk_is_said(run), StopRequest() as stop:
         session = start(run, chosen, world, strategy)
         end = _end(session, stop_at)
-        told = report or terminal_report() if world.leads else Silence()
+        place = _place(chosen, world)
+        told = report or terminal_report(run, place) if world.leads else Silence()
         with MetricsLog(run.path, session.resumed) if world.leads else NoLog() as log, told as shown:
-            trainer = _Trainer(session, log, shown, sample)
+            trainer = _Trainer(session, log, shown, sample, place)
             trainer.begin()
             number = 0
             while session.step < end and not (number := world.largest(stop.signal or 0)):
@@ -77,6 +81,12 @@ def train(
     by = None if state == "finished" else Signals(number).name if number else "stop_at"
     validation = last_validation(run.path / "metrics.jsonl")
     return Outcome(state, session.step, session.data.total_steps, by, validation)
+
+
+def _place(device: torch.device, world: World) -> str:
+    """Where it trains, for people: "cpu", "4 × NVIDIA H100"."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return name if world.size == 1 else f"{world.size} × {name}"
 
 
 def _end(session: Session, stop_at: int | None) -> int:
@@ -96,18 +106,22 @@ def _end(session: Session, stop_at: int | None) -> int:
 class _Trainer:
     """A session with where it tells what it does. Of several processes only the leader's tells anything."""
 
-    def __init__(self, session: Session, log: MetricsLog, report: Report, sample: Sample | None) -> None:
-        self.session, self.log, self.report, self.sample = session, log, report, sample
+    def __init__(self, session: Session, log: MetricsLog, report: Report, sample: Sample | None, place: str) -> None:
+        self.session, self.log, self.report, self.sample, self.place = session, log, report, sample, place
         self.saved = session.resumed  # the step that the newest checkpoint is of
         self.started, self.first_step = time.perf_counter(), session.step
         self.stepping = 0.0  # seconds in steps since the last line of metrics
         self.steps_timed = 0
         self.validation_loss: float | None = None  # of this step
+        self.peak = peak_flops(session.device) * session.parallel.world.size if session.leads else 1.0
+        self.flops_per_token = plan(session.run.program).flops_per_token_training
 
     def begin(self) -> None:
         session, run = self.session, self.session.run
         if session.step < session.data.total_steps and session.leads:
             run.set_state("training")
+        if self.log.url:
+            self.report.say(f"Weights & Biases: {self.log.url}")
         if session.resumed is None:
             if session.leads:
                 draw_schedule(run.path / "lr_schedule.png", session.schedule, session.data.total_steps)
@@ -128,8 +142,8 @@ class _Trainer:
         try:
             result = session.advance()
         except NonFiniteStep as error:
-            self.draw()
-            stop_on_nonfinite(session, error, session.all_randomness(randomness))
+            with self.drawn_at_the_end():
+                stop_on_nonfinite(session, error, session.all_randomness(randomness))
         if result.spike:
             self.note_spike(result)
         self.stepping += time.perf_counter() - began
@@ -154,14 +168,19 @@ class _Trainer:
         speed = self.steps_timed * tokens / self.stepping
         left = (time.perf_counter() - self.started) / (session.step - self.first_step) * (end - session.step)
         loss = session.take_mean_loss() if due else result.loss
-        self.report.stepped(Standing(session.step, session.data.total_steps, loss, speed, left), due=due)
+        rate, norm = session.schedule(session.step - 1), result.gradient_norm
+        share, memory = speed * self.flops_per_token / self.peak, memory_now(session.device)
+        standing = Standing(session.step, session.data.total_steps, loss, speed, left, rate, norm, memory, share)
+        self.report.stepped(standing, due=due)
         if due:
             values = {
                 "loss": loss,
-                "learning_rate": session.schedule(session.step - 1),
-                "gradient_norm": result.gradient_norm,
+                "learning_rate": rate,
+                "gradient_norm": norm,
                 "tokens": session.step * tokens,
                 "tokens_per_second": round(speed, 1),
+                "peak_share": round(share, 4),
+                "memory": memory_peak(session.device),
                 "spikes": session.spikes.count,
             }
             self.log.write("train", session.step, values)
@@ -174,13 +193,14 @@ class _Trainer:
             return False
         found = session.evaluate()
         if not math.isfinite(found.loss):
-            self.draw()
-            stop_on_nonfinite_validation(session, found.loss)
+            with self.drawn_at_the_end():
+                stop_on_nonfinite_validation(session, found.loss)
         self.log.write("validation", session.step, found.to_json(session.run.program.settings.metrics))
         bits = "" if found.bits_per_byte is None else f" · {found.bits_per_byte:.4f} bits per byte"
         accuracy = f" · accuracy {found.accuracy:.2%}" if "accuracy" in session.run.program.settings.metrics else ""
         loss = f"validation loss {found.loss:.4f} · perplexity {found.perplexity:,.2f}"
         self.report.say(f"step {session.step} · {loss}{bits}{accuracy}")
+        self.report.validated(session.step, found.loss)
         self.validation_loss = found.loss
         improved = session.best_loss is None or found.loss < session.best_loss
         session.best_loss = found.loss if improved else session.best_loss
@@ -214,15 +234,23 @@ class _Trainer:
 
     def finish(self, state: str) -> None:
         self.save()
-        self.draw()
         if self.session.leads:
             self.session.run.set_state(state)
+        self.draw()
+
+    @contextmanager
+    def drawn_at_the_end(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.draw()
 
     def draw(self) -> None:
         if not self.session.leads:
             return
         path = self.session.run.path
         draw_losses(path / "loss.png", path / "metrics.jsonl")
+        write_page(self.session.run, self.place)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a run measured: `metrics.jsonl`, one JSON object a line, and the same as TensorBoard events.
+"""What a run measured: `metrics.jsonl`, one JSON object a line, and the same for TensorBoard and Weights & Biases.
 
 Lines have a `kind`: "train" (means over the steps since the line before), "validation", or "sample".
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from neural.diagnostics.diagnostic import fail
 from neural.training.durable import write_text
+from neural.training.weights_and_biases import WandbLog
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -67,13 +68,18 @@ def _tensorboard(folder: Path, purge: int | None) -> SummaryWriter:
 
 
 class MetricsLog:
-    """Appends records to a run's `metrics.jsonl` and `tensorboard/`. `resumed`: the step of the checkpoint, or None."""
+    """Appends records to a run's `metrics.jsonl` and `tensorboard/`, and tells Weights & Biases if the run asks for it.
+
+    `resumed`: the step of the checkpoint, or None. `url`: where Weights & Biases shows it, or None.
+    """
 
     def __init__(self, run: Path, resumed: int | None) -> None:
         truncate_metrics(run / "metrics.jsonl", resumed)
         self._file = (run / "metrics.jsonl").open("a", encoding="utf-8")
         purge = None if resumed is None else resumed + 1  # hides the events that will be written again
         self._tensorboard = _tensorboard(run / "tensorboard", purge)
+        self._wandb = WandbLog.open(run)
+        self.url = self._wandb.url if self._wandb else None
 
     def write(self, kind: str, step: int, values: Record) -> None:
         """ValueError if a value is not finite: such a step is never measured, it stops the training."""
@@ -84,6 +90,8 @@ class MetricsLog:
                 self._tensorboard.add_text(kind, f"    {value}".replace("\n", "\n    "), step)
             elif value is not None:
                 self._tensorboard.add_scalar(f"{name}/{kind}", value, step)
+        if self._wandb:
+            self._wandb.write(kind, step, values)
 
     def flush(self) -> None:
         """Everything written so far is on the disk when this returns: called before a checkpoint is marked complete."""
@@ -94,13 +102,17 @@ class MetricsLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         self._file.close()
         self._tensorboard.close()
+        if self._wandb:
+            self._wandb.close(failed=error is not None)
 
 
 class NoLog:
     """What a process that does not lead writes."""
+
+    url: str | None = None
 
     def write(self, kind: str, step: int, values: Record) -> None:
         pass

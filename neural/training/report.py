@@ -1,14 +1,17 @@
-"""How a training goes, on stderr: a live line on a terminal, plain lines elsewhere."""
+"""How a training goes, on stderr: a panel on a terminal (`neural.training.panel`), plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.text import Text
+
+if TYPE_CHECKING:
+    from neural.training.run import Run
+
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +23,33 @@ class Standing:
     loss: float  # nats a token
     tokens_per_second: float
     seconds_left: float
+    learning_rate: float
+    gradient_norm: float
+    memory: int  # bytes that the device holds for it now
+    peak_share: float  # of the operations a second that a product of matrices reaches on this device
 
     def text(self) -> str:
-        return f"loss {self.loss:.4f} · {self.tokens_per_second:,.0f} tokens/s · {duration(self.seconds_left)} left"
+        return (
+            f"loss {self.loss:.4f} · {self.tokens_per_second:,.0f} tokens/s · {self.peak_share:.0%} of peak"
+            f" · {size(self.memory)} · {duration(self.seconds_left)} left"
+        )
 
 
 def duration(seconds: float) -> str:
-    """Seconds as 0:42, 12:05 or 3:04:05."""
+    """Seconds as 0:42, 12:05, 3:04:05 or 2 d 3:04:05."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+    days, hour = divmod(hours, 24)
+    within = f"{hour}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+    return f"{days} d {within}" if days else within
+
+
+def size(count: float) -> str:
+    """Bytes with three digits: 412 MiB."""
+    unit = 0
+    while count >= 1000 and unit < len(UNITS) - 1:
+        count, unit = count / 1024, unit + 1
+    return f"{count:.0f} B" if unit == 0 else f"{count:.3g} {UNITS[unit]}"
 
 
 class Report(Protocol):
@@ -38,6 +58,7 @@ class Report(Protocol):
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
     def stepped(self, standing: Standing, *, due: bool) -> None: ...
+    def validated(self, step: int, loss: float) -> None: ...
     def say(self, text: str) -> None: ...
 
 
@@ -53,18 +74,15 @@ class Silence:
     def stepped(self, standing: Standing, *, due: bool) -> None:
         pass
 
+    def validated(self, step: int, loss: float) -> None:
+        pass
+
     def say(self, text: str) -> None:
         pass
 
 
-class PlainReport:
+class PlainReport(Silence):
     """Lines, for pipes and logs."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def stepped(self, standing: Standing, *, due: bool) -> None:
         if due:
@@ -75,29 +93,11 @@ class PlainReport:
         print(text, file=sys.stderr, flush=True)
 
 
-class LiveReport:
-    """One line that moves, and above it what is said."""
+def terminal_report(run: Run, device: str) -> Report:
+    """A panel if stderr is a terminal that can draw one, else plain lines."""
+    console = Console(stderr=True)
+    if not console.is_terminal or console.is_dumb_terminal or console.options.ascii_only:
+        return PlainReport()
+    from neural.training.panel import PanelReport
 
-    def __init__(self) -> None:
-        columns = (TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.fields[text]}"))
-        self._progress = Progress(*columns, console=Console(stderr=True), refresh_per_second=4)
-        self._task = self._progress.add_task("training", total=None, text="", visible=False)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def stepped(self, standing: Standing, *, due: bool) -> None:
-        total, text = standing.total_steps, standing.text()
-        self._progress.update(self._task, completed=standing.step, total=total, text=text, visible=True)
-
-    def say(self, text: str) -> None:
-        self._progress.console.print(Text(text))
-
-
-def terminal_report() -> Report:
-    """A live line if stderr is a terminal, else plain lines."""
-    return LiveReport() if sys.stderr.isatty() else PlainReport()
+    return PanelReport(run, device, console)

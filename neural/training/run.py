@@ -8,6 +8,8 @@ data/               token shards, if the data was text
 metrics.jsonl       a JSON object a line
 tensorboard/        the same as events
 lr_schedule.png, loss.png
+report.html         all of it on one page
+wandb.json          if Weights & Biases is told
 checkpoints/        step-000500, …
 """
 

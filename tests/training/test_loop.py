@@ -31,7 +31,8 @@ def assert_same_bits(one: Run, other: Run, step: int) -> None:
 def measured(run: Run) -> list[dict]:
     """The records without what the clock gave."""
     records = read_metrics(run.path / "metrics.jsonl")
-    return [{name: value for name, value in r.items() if name != "tokens_per_second"} for r in records]
+    machines = ("tokens_per_second", "peak_share", "memory")
+    return [{name: value for name, value in r.items() if name not in machines} for r in records]
 
 
 def drawn(model, _tokenizer) -> str:
