@@ -74,6 +74,10 @@ def train(
             help="How they share the work. Default: ddp, or fsdp where the model needs it.", show_default=False
         ),
     ] = None,
+    tensor_parallel: Annotated[
+        int | None,
+        typer.Option(help="So many of them split each product, and the groups share the data.", metavar="N"),
+    ] = None,
     wandb: Annotated[
         str | None, typer.Option(help="Tell Weights & Biases, too.", metavar="PROJECT", show_default=False)
     ] = None,
@@ -91,6 +95,7 @@ def train(
       neural train examples/gpt2.neural --data shards --set n_layer=4 --stop-at 1000
       neural train --resume runs/first
       neural train examples/gpt2.neural --data shards --devices 8
+      neural train examples/gpt2.neural --data shards --devices 8 --parallel fsdp --tensor-parallel 2
       neural train --replay-step runs/first
     """
     if replay is not None:
@@ -122,14 +127,15 @@ def train(
         return run
 
     if devices is not None and devices > 1:
-        options = {"--stop-at": stop_at, "--parallel": parallel, "--device": where.type}
+        options = {"--stop-at": stop_at, "--parallel": parallel, "--tensor-parallel": tensor_parallel}
+        options["--device"] = where.type
         given = [str(word) for name, value in options.items() if value is not None for word in (name, value)]
         run = ready()
         raise typer.Exit(launch(["train", "--resume", str(run.path), *given, *["--json"] * as_json], devices))
     with working(where) as world:
         path = world.leaders(str(ready().path) if world.leads else "")
         run = Run.open(path)
-        outcome = train_run(run, where.type, stop_at, world, parallel)
+        outcome = train_run(run, where.type, stop_at, world, parallel, tensor_parallel)
     if as_json and world.leads:
         parameters = run.record.parameter_count
         print(json.dumps({"run": str(run.path), "parameters": parameters, "seed": run.record.seed, **asdict(outcome)}))
@@ -182,17 +188,18 @@ def train_run(
     stop_at: int | None,
     world: World | None = None,
     parallel: Parallel | None = None,
+    tensor_parallel: int | None = None,
 ) -> Outcome:
     """Train a run with its progress, samples and outcome on stderr. Of several processes the leader speaks."""
-    from neural.training.distributed.strategy import Strategy, chosen_strategy
+    from neural.training.distributed.strategy import Layout
     from neural.training.distributed.world import ALONE
     from neural.training.loop import train as train_loop
     from neural.training.session import choose_device
 
     world = world or ALONE
     chosen = choose_device(device or run.program.settings.execution.get("device", "auto"))
-    strategy = Strategy(parallel) if parallel else chosen_strategy(run.program, chosen)
-    where = chosen.type if world.size == 1 else f"{world.size} × {chosen.type}, {strategy}"
+    layout = Layout.chosen(run.program, chosen, world.size, parallel, tensor_parallel)
+    where = chosen.type if world.size == 1 else f"{world.size} × {chosen.type}, {layout}"
     prompt = first_word(run)
     say = note if world.leads else lambda _: None
     for line in _heading(run, where):
@@ -203,7 +210,7 @@ def train_run(
         device=chosen.type,
         sample=lambda model, _: prompt + write_sample(run, model, prompt),
         world=world,
-        strategy=strategy,
+        layout=layout,
     )
     for line in _ending(run, outcome, prompt):
         say(line)

@@ -44,6 +44,12 @@ class Node:
     def copies(self) -> int:
         return 1 if self.repeat is None else self.repeat.value
 
+    def paths(self, prefix: str = "") -> list[str]:
+        """Of the modules that it is: "blocks.0", "blocks.1"; `prefix` ends with a dot, or is empty."""
+        if self.repeat is None:
+            return [f"{prefix}{self.name}"]
+        return [f"{prefix}{self.name}.{i}" for i in range(self.copies)]
+
 
 @dataclass(frozen=True, slots=True)
 class Block:

@@ -21,12 +21,14 @@ class SplitNetwork:
 
     Both in the order of the graph, in which all processes must cut the weights that they exchange.
     columns: products that are split by output, each with the widths of the whole parts of its output, which are split
-    one by one. rows: products that are split by input, and whose results are summed over the processes.
+    one by one. rows: products that are split by input, and whose results are summed over the processes. inner: nodes
+    from the ones, included, to the others.
     """
 
     network: Network
     columns: dict[str, tuple[int, ...]]
     rows: tuple[str, ...]
+    inner: frozenset[str]
     ways: int
 
 
@@ -36,14 +38,20 @@ def split_network(network: Network, ways: int) -> SplitNetwork:
     """
     columns: dict[str, tuple[int, ...]] = {}
     rows: list[str] = []
-    block = _split_block(network.block, ways, [""], columns, rows)
-    return SplitNetwork(replace(network, block=block), columns, tuple(rows), ways)
+    inner: set[str] = set()
+    block = _split_block(network.block, ways, [""], columns, rows, inner)
+    return SplitNetwork(replace(network, block=block), columns, tuple(rows), frozenset(inner), ways)
 
 
 def _split_block(
-    block: Block, ways: int, prefixes: list[str], columns: dict[str, tuple[int, ...]], rows: list[str]
+    block: Block,
+    ways: int,
+    prefixes: list[str],
+    columns: dict[str, tuple[int, ...]],
+    rows: list[str],
+    inner: set[str],
 ) -> Block:
-    """The block's share; what is split goes into `columns` and `rows` under each of the block's prefixes."""
+    """The block's share; what is split goes into `columns`, `rows` and `inner` under each of the block's prefixes."""
     taken: set[str] = set()
     narrow: set[str] = set()
     for node in block.nodes:
@@ -52,6 +60,7 @@ def _split_block(
             narrow |= {n.name for n in region}
             taken |= {node.name, *narrow}
             rows.extend(prefix + node.name for prefix in prefixes)
+            inner |= {prefix + n.name for prefix in prefixes for n in region}
             for column in (n for n in region if isinstance(n.layer, Dense | Projections)):
                 columns.update({prefix + column.name: _widths(column) for prefix in prefixes})
     values = {v.name: v for v in block.inputs}
@@ -59,12 +68,8 @@ def _split_block(
     for node in block.nodes:
         made = _narrowed(node, ways, values) if node.name in narrow else node
         if isinstance(node.layer, Block):
-            paths = [
-                f"{prefix}{node.name}." + (f"{i}." if node.repeat is not None else "")
-                for prefix in prefixes
-                for i in range(node.copies)
-            ]
-            made = replace(node, layer=_split_block(node.layer, ways, paths, columns, rows))
+            paths = [f"{path}." for prefix in prefixes for path in node.paths(prefix)]
+            made = replace(node, layer=_split_block(node.layer, ways, paths, columns, rows, inner))
         values.update({v.name: v for v in made.outputs})
         nodes.append(made)
     return replace(block, nodes=tuple(nodes))

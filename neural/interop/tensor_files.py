@@ -1,9 +1,10 @@
-"""Weights in safetensors files: one file, or a folder of shards with an index."""
+"""Weights in safetensors files: one file, a folder of shards with an index, or files of pieces of tensors."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,13 @@ from neural.interop.fields import read_object
 
 NAME = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# How torch.distributed.checkpoint says, in a file's metadata, where pieces lie: {name: {"saved_offsets": [0, 64]}}.
+SHARDING = "DCP_SHARDING_INFO"
+OFFSETS = "saved_offsets"
 SHARD_BYTES = 5 * 10**9
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+Offset = tuple[int, ...]  # where a piece begins in its tensor, an axis each
 
 _WIDTHS = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
@@ -47,10 +53,43 @@ class Stored:
         return np.asarray(raw) if self.dtype == "F32" else raw.astype(np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A tensor in pieces, not read yet: where each begins in the whole, an axis each."""
+
+    pieces: tuple[tuple[Offset, Stored], ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return joined_shape("it", [(at, piece.shape) for at, piece in self.pieces])
+
+    def read(self, name: str) -> np.ndarray:
+        """float32. NeuralError N824 as above, N825 where the pieces do not make a whole."""
+        whole = np.empty(joined_shape(name, [(at, piece.shape) for at, piece in self.pieces]), np.float32)
+        for at, piece in self.pieces:
+            whole[box(at, piece.shape)] = piece.read(name)
+        return whole
+
+
+def joined_shape(name: str, boxes: Iterable[tuple[Offset, tuple[int, ...]]]) -> tuple[int, ...]:
+    """The shape of a tensor in boxes, each given by its offset and shape. NeuralError N825 where they leave holes."""
+    boxes = list(boxes)
+    shape = tuple(map(max, zip(*(tuple(map(sum, zip(*b, strict=True))) for b in boxes), strict=True)))
+    held = sum(math.prod(size) for _, size in boxes)
+    if held != math.prod(shape):
+        fail("N825", f"the pieces of `{name}` hold {held:,} numbers of {math.prod(shape):,}")
+    return shape
+
+
+def box(offset: Offset, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """What a piece takes of the whole."""
+    return tuple(slice(at, at + n) for at, n in zip(offset, shape, strict=True))
+
+
 class TensorFiles(Mapping[str, np.ndarray]):
     """The tensors of files by name. Each is read when it is asked for, narrower floats widened to float32."""
 
-    def __init__(self, stored: dict[str, Stored]) -> None:
+    def __init__(self, stored: Mapping[str, Stored | Joined]) -> None:
         self.stored = stored
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -76,6 +115,17 @@ def read_tensors(path: Path) -> TensorFiles:
     if not path.is_file():
         fail("N820", f"there is no file {path}")
     return TensorFiles(_headers(path))
+
+
+def read_pieces(files: Iterable[Path]) -> TensorFiles:
+    """The tensors of files that hold them whole or in pieces. NeuralError N823 (a damaged file)."""
+    found: dict[str, list[tuple[Offset, Stored]]] = {}
+    for path in files:
+        headers = _headers(path)
+        offsets = offsets_of(_header(path)[1].get("__metadata__"))
+        for name, stored in headers.items():
+            found.setdefault(name, []).append((offsets.get(name, (0,) * len(stored.shape)), stored))
+    return TensorFiles({n: Joined(tuple(p)) if len(p) > 1 else p[0][1] for n, p in found.items()})
 
 
 def _single(folder: Path) -> Path:
@@ -126,15 +176,25 @@ def _headers(path: Path) -> dict[str, Stored]:
             f"{path} is not a whole safetensors file: {error}",
             hint="it was cut short or changed: fetch or save it again",
         )
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header: dict[str, Any] = json.loads(file.read(length))
+    first, header = _header(path)
     header.pop("__metadata__", None)
-    first = 8 + length
     return {
         name: Stored(path, entry["dtype"], tuple(entry["shape"]), first + entry["data_offsets"][0])
         for name, entry in header.items()
     }
+
+
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Where the first tensor begins, and the entries by name."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return 8 + length, json.loads(file.read(length))
+
+
+def offsets_of(metadata: Mapping[str, str] | None) -> dict[str, Offset]:
+    """Where the pieces in a file begin, by the metadata in its header; nothing for tensors that are whole."""
+    said = json.loads((metadata or {}).get(SHARDING, "{}"))
+    return {name: tuple(place[OFFSETS]) for name, place in said.items()}
 
 
 def write_file(tensors: Mapping[str, np.ndarray], path: Path) -> None:

@@ -11,7 +11,7 @@ from neural.compiler import Program
 from neural.diagnostics.diagnostic import fail
 from neural.graph.graph import weights as weights_of
 from neural.graph.passes import optimize
-from neural.interop.tensor_files import read_tensors
+from neural.interop.tensor_files import read_pieces, read_tensors
 from neural.layers.layer import Weight
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _read(source: str, program: Program, expected: Mapping[str, Weight]) -> Mapp
     if not path.exists():
         fail("N820", f"there is no {path} to read weights from", hint="put it there, or name another")
     if path.is_dir() and (path / "run.json").is_file():
-        return read_tensors(_newest_checkpoint(path) / "model.safetensors")
+        return read_pieces(sorted(_newest_checkpoint(path).glob("model*.safetensors")))
     if path.is_dir() or path.suffix == ".gguf":
         return _decoder_weights(source, program)
     if path.suffix in KERAS:

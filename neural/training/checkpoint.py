@@ -1,35 +1,34 @@
-"""Checkpoints: safetensors and JSON in one folder, written beside, flushed, renamed, and marked complete last.
+"""Checkpoints: safetensors and JSON in one folder.
 
 step-000100/model.safetensors      the weights, tied ones once
             optimizer.safetensors  the optimizer's moments, "<weight>/<name>"
             state.json             step, place in the data, random states, losses, whose tokenizer and model
-            COMPLETE               sizes and SHA-256 of the three; a folder without it is not a checkpoint
+            COMPLETE               sizes and SHA-256 of the others; a folder without it is not a checkpoint
+
+Processes that hold parts of the weights write model-00001-of-00004.safetensors and so on, each its own.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from neural.data.durable import sync
 from neural.diagnostics.diagnostic import fail
 from neural.training.distributed.parallel import Parallel
-from neural.training.durable import TEMPORARY, remove_tree, write_json
 from neural.training.randomness import RandomState
 from neural.training.spikes import Spikes
-from neural.training.weights import Signature, load_weights, require_fit, signature, weights
+from neural.training.tensor_file import FileRecord, PieceFiles
+from neural.training.weights import Signature, load_weights, require_fit, signature
 
 FORMAT = 1
-FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+MODEL, OPTIMIZER, STATE = "model", "optimizer", "state.json"
 MARK = "COMPLETE"
 NAME = re.compile(r"step-(\d{6,})")
 
@@ -71,78 +70,13 @@ class TrainingState:
         return cls(**{**fields, **made})
 
 
+def tensor_file(kind: str, rank: int = 0, size: int = 1) -> str:
+    """The name of the file that writer `rank` of `size` puts its part of the model, or of the optimizer, into."""
+    return f"{kind}.safetensors" if size == 1 else f"{kind}-{rank + 1:05}-of-{size:05}.safetensors"
+
+
 def checkpoint_name(step: int) -> str:
     return f"step-{step:06d}"
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """What the mark says of a file."""
-
-    size: int  # bytes
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path) -> Self:
-        with path.open("rb") as file:
-            return cls(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
-
-
-def save(folder: Path, parallel: Parallel, optimizer: torch.optim.Optimizer, state: TrainingState) -> Path:
-    """Write `folder/step-NNNNNN` so that a crash at any moment leaves either none or a whole one.
-
-    Where several processes train, all call it and the leader writes: whole tensors, whoever held which part.
-    OSError where the system refuses (a full disk); what was there before stays whole, and nothing half-written is left.
-    """
-    path = folder / checkpoint_name(state.step)
-    tensors = (
-        parallel.gathered(weights(parallel.model)),
-        parallel.gathered(optimizer_tensors(parallel.model, optimizer)),
-    )
-    if not parallel.world.leads:
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f"{TEMPORARY}{path.name}"
-    if beside.exists():
-        remove_tree(beside)
-    try:
-        beside.mkdir()
-        _write_files(beside, *tensors, state.to_json(parallel.model))
-        mark = {name: asdict(FileRecord.of(beside / name)) for name in FILES}
-        if path.exists():
-            remove_tree(path)
-        beside.rename(path)
-    except BaseException:
-        if beside.exists():
-            remove_tree(beside)
-        raise
-    sync(folder)
-    _mark_complete(path, mark)
-    return path
-
-
-def _write_files(
-    folder: Path, model: dict[str, torch.Tensor], moments: dict[str, torch.Tensor], state: dict[str, Any]
-) -> None:
-    try:
-        for name, tensors in zip(FILES, (model, moments), strict=False):
-            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / name)
-    except SafetensorError as error:  # the library wraps the system's error in its own
-        number = re.search(r"\(os error (\d+)\)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), str(error), str(folder)) from error
-    for name in FILES[:2]:
-        sync(folder / name)
-    write_json(folder / FILES[2], state)
-
-
-def _mark_complete(path: Path, mark: dict[str, Any]) -> None:
-    try:
-        write_json(path / MARK, {"format": FORMAT, "files": mark})
-    except BaseException:
-        remove_tree(path)
-        raise
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -155,15 +89,15 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     }
 
 
-def load_optimizer(parallel: Parallel, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+def load_optimizer(parallel: Parallel, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     """Give the optimizer the moments that `optimizer_tensors` wrote; its rates and decays stay as the program says."""
     parameters = dict(parallel.model.named_parameters())
     names = {id(parameter): name for name, parameter in parameters.items()}
     ordered = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
     moments: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
+    for key in tensors:
         name, _, moment = key.rpartition("/")
-        moments.setdefault(name, {})[moment] = parallel.part(key, tensor, parameters[name])
+        moments.setdefault(name, {})[moment] = parallel.part(key, tensors[key], parameters[name])
     state = {index: moments[name] for index, name in enumerate(ordered) if name in moments}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
@@ -175,22 +109,24 @@ class Checkpoint:
     path: Path
     state: TrainingState
     signature: Signature
+    files: tuple[str, ...]  # that the mark names
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Read and check a checkpoint. NeuralError N856 says what is damaged."""
         try:
             mark = json.loads((path / MARK).read_text())
-            for name in FILES:
-                _require_intact(path / name, FileRecord(**mark["files"][name]))
-            value = json.loads((path / "state.json").read_text())
+            files = mark["files"]
+            for name in dict.fromkeys((STATE, *files)):
+                _require_intact(path / name, FileRecord(**files[name]))
+            value = json.loads((path / STATE).read_text())
             if value["format"] != FORMAT:
                 fail(
                     "N855",
                     f"{path} is a checkpoint of format {value['format']}, and this neural reads format {FORMAT}",
                     hint="use the version of neural that run.json names",
                 )
-            return cls(path, TrainingState.from_json(value), value["weights"])
+            return cls(path, TrainingState.from_json(value), value["weights"], tuple(files))
         except FileNotFoundError as error:
             damaged(path, f"{Path(error.filename).name} is missing")
         except (ValueError, KeyError, TypeError) as error:
@@ -199,11 +135,14 @@ class Checkpoint:
     def load_model(self, model: nn.Module) -> None:
         """Put the weights into `model`. NeuralError N858 if they are another model's."""
         require_fit(self.signature, model, str(self.path))
-        load_weights(model, load_file(self.path / "model.safetensors"))
+        load_weights(model, self._tensors(MODEL))
 
     def load_optimizer(self, parallel: Parallel, optimizer: torch.optim.Optimizer) -> None:
         """Put the moments into `optimizer`, which optimizes what this process holds of the model."""
-        load_optimizer(parallel, optimizer, load_file(self.path / "optimizer.safetensors"))
+        load_optimizer(parallel, optimizer, self._tensors(OPTIMIZER))
+
+    def _tensors(self, kind: str) -> PieceFiles:
+        return PieceFiles(self.path / name for name in self.files if name.startswith(kind))
 
 
 def _require_intact(path: Path, record: FileRecord) -> None:

@@ -11,7 +11,8 @@ import torch
 
 from neural.diagnostics.diagnostic import Diagnostic, NeuralError, Severity, fail
 from neural.diagnostics.near import nearest
-from neural.training.checkpoint import MARK, NAME, Checkpoint, TrainingState, checkpoint_name, save
+from neural.training.checkpoint import MARK, NAME, Checkpoint, TrainingState, checkpoint_name
+from neural.training.checkpoint_writing import save
 from neural.training.distributed.parallel import Parallel
 from neural.training.durable import TEMPORARY, remove_tree
 
@@ -99,13 +100,16 @@ class CheckpointManager:
     def save(self, parallel: Parallel, optimizer: torch.optim.Optimizer, state: TrainingState, keep: int) -> Path:
         """Write a checkpoint, then remove all but the newest `keep` and the best one. All processes call it."""
         path = save(self.folder, parallel, optimizer, state)
-        if not parallel.world.leads:
-            return path
+        if parallel.world.leads:
+            self.prune(keep)
+        return path
+
+    def prune(self, keep: int) -> None:
+        """Remove all but the newest `keep` and the best one."""
         kept = {*self.steps()[-max(keep, 1) :], self.best_step()}
         for step in self.steps():
             if step not in kept:
                 remove_tree(self.path(step))
-        return path
 
     def clean(self, resumed: int | None) -> None:
         """Remove what a crash left half-written, and set aside damaged checkpoints newer than the one resumed from.

@@ -17,7 +17,7 @@ from torch import nn
 from neural.data.tokenizers import Tokenizer
 from neural.diagnostics.diagnostic import fail
 from neural.planning.plan import plan
-from neural.training.distributed.strategy import Strategy
+from neural.training.distributed.strategy import Layout
 from neural.training.distributed.world import ALONE, World
 from neural.training.lock import RunLock
 from neural.training.meter import memory_now, memory_peak, peak_flops
@@ -28,6 +28,7 @@ from neural.training.plots import draw_losses, draw_schedule
 from neural.training.randomness import RandomState
 from neural.training.report import Report, Silence, Standing, terminal_report
 from neural.training.run import Run
+from neural.training.saver import Saver
 from neural.training.session import Session, choose_device, start
 from neural.training.signals import StopRequest
 from neural.training.step import NonFiniteStep, StepResult
@@ -54,7 +55,7 @@ def train(
     device: str = "auto",
     report: Report | None = None,
     world: World = ALONE,
-    strategy: Strategy | None = None,
+    layout: Layout | None = None,
 ) -> Outcome:
     """Train a run from where it stands to its end, or to step `stop_at`, or until SIGINT or SIGTERM.
 
@@ -66,12 +67,13 @@ def train(
     """
     chosen = choose_device(device)
     with RunLock(run.path) if world.leads else nullcontext(), _full_disk_is_said(run), StopRequest() as stop:
-        session = start(run, chosen, world, strategy)
+        session = start(run, chosen, world, layout)
         end = _end(session, stop_at)
         place = _place(chosen, world)
         told = report or terminal_report(run, place) if world.leads else Silence()
-        with MetricsLog(run.path, session.resumed) if world.leads else NoLog() as log, told as shown:
-            trainer = _Trainer(session, log, shown, sample, place)
+        saver = Saver(run.checkpoints, session.parallel, session.train.keep_checkpoints)
+        with MetricsLog(run.path, session.resumed) if world.leads else NoLog() as log, told as shown, saver:
+            trainer = _Trainer(session, log, shown, sample, place, saver)
             trainer.begin()
             number = 0
             while session.step < end and not (number := world.largest(stop.signal or 0)):
@@ -106,9 +108,11 @@ def _end(session: Session, stop_at: int | None) -> int:
 class _Trainer:
     """A session with where it tells what it does. Of several processes only the leader's tells anything."""
 
-    def __init__(self, session: Session, log: MetricsLog, report: Report, sample: Sample | None, place: str) -> None:
+    def __init__(
+        self, session: Session, log: MetricsLog, report: Report, sample: Sample | None, place: str, saver: Saver
+    ) -> None:
         self.session, self.log, self.report, self.sample, self.place = session, log, report, sample, place
-        self.saved = session.resumed  # the step that the newest checkpoint is of
+        self.saver, self.saved = saver, session.resumed  # the step of the newest checkpoint, whole or under way
         self.started, self.first_step = time.perf_counter(), session.step
         self.stepping = 0.0  # seconds in steps since the last line of metrics
         self.steps_timed = 0
@@ -137,6 +141,7 @@ class _Trainer:
     def step(self, end: int) -> None:
         """One step, and what is due after it."""
         session, train = self.session, self.session.train
+        self.saver.check()
         randomness = RandomState.capture(session.device)
         began = time.perf_counter()
         try:
@@ -221,19 +226,20 @@ class _Trainer:
         self.report.say(f"step {session.step} · sample\n{text}\n")
         self.log.write("sample", session.step, {"text": text})
 
-    def save(self) -> None:
-        """A checkpoint of this step, unless there is one."""
+    def save(self, *, wait: bool = False) -> None:
+        """A checkpoint of this step, unless there is one. It is whole some steps later; with `wait` at once."""
         session = self.session
         if self.saved == session.step:
             return
         self.log.flush()
         randomness = session.all_randomness(RandomState.capture(session.device))
         state = session.state(randomness, self.validation_loss)
-        session.run.checkpoints.save(session.parallel, session.optimizer, state, session.train.keep_checkpoints)
+        self.saver.save(session.optimizer, state, wait=wait)
         self.saved = session.step
 
     def finish(self, state: str) -> None:
-        self.save()
+        self.save(wait=True)
+        self.saver.wait()
         if self.session.leads:
             self.session.run.set_state(state)
         self.draw()

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from neural.diagnostics.diagnostic import fail
-from neural.training.checkpoint import checkpoint_name, save
+from neural.training.checkpoint import checkpoint_name
+from neural.training.checkpoint_writing import save
 from neural.training.durable import remove_tree, write_json
 from neural.training.randomness import RandomState
 from neural.training.session import Session

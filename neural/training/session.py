@@ -16,7 +16,7 @@ from neural.graph.settings import Train
 from neural.training.checkpoint import Checkpoint, TrainingState
 from neural.training.data import TrainingData
 from neural.training.distributed.parallel import Parallel
-from neural.training.distributed.strategy import Strategy, chosen_strategy, distribute
+from neural.training.distributed.strategy import Layout, distribute
 from neural.training.distributed.world import ALONE, World
 from neural.training.evaluate import Evaluation, evaluate
 from neural.training.optimizers import make_optimizer
@@ -88,8 +88,9 @@ class Session:
         return result
 
     def all_randomness(self, own: RandomState) -> tuple[RandomState, ...]:
-        """The generators' states, one a share of the data. All processes call it with their own."""
-        return own.gathered(self.parallel.world)[: self.parallel.data_size]
+        """The states of all streams of random numbers. All processes call it with their own."""
+        states = own.gathered(self.parallel.world)
+        return states[:: len(states) // self.parallel.streams]
 
     def whole_model(self) -> nn.Module | None:
         """The model as one process has it, for the leader; None for the others. All of them call it."""
@@ -128,7 +129,7 @@ class Session:
         )
 
 
-def start(run: Run, device: torch.device, world: World = ALONE, strategy: Strategy | None = None) -> Session:
+def start(run: Run, device: torch.device, world: World = ALONE, layout: Layout | None = None) -> Session:
     """Build model, optimizer and data, and go on from the latest whole checkpoint if there is one.
 
     Of several processes all call it, and all get the checkpoint that the leader finds.
@@ -147,7 +148,8 @@ def start(run: Run, device: torch.device, world: World = ALONE, strategy: Strate
     else:
         run.require_own(checkpoint)
         checkpoint.load_model(model)
-    parallel = distribute(run.program, model.train(), world, strategy or chosen_strategy(run.program, device))
+    layout = layout or Layout.chosen(run.program, device, world.size)
+    parallel = distribute(run.program, model.train(), world, layout)
     optimizer = make_optimizer(settings.optimizer, parallel.model)
     schedule = make_schedule(settings.lr_schedule, settings.optimizer.arguments["learning_rate"], data.total_steps)
     counters = {}
@@ -170,17 +172,17 @@ def _latest(run: Run, world: World) -> Checkpoint | None:
 
 
 def _seed(run: Run, parallel: Parallel, step: int) -> None:
-    """Another stream of random numbers for each share of the data; the first goes on as a process alone would."""
-    if parallel.data_rank:
-        drawn = np.random.SeedSequence([run.record.seed, step, parallel.data_rank]).generate_state(1, np.uint64)
+    """The first stream of random numbers goes on as a process alone would."""
+    if parallel.stream:
+        drawn = np.random.SeedSequence([run.record.seed, step, parallel.stream]).generate_state(1, np.uint64)
         torch.manual_seed(int(drawn[0] >> np.uint64(1)))
 
 
 def _restore(run: Run, parallel: Parallel, state: TrainingState, device: torch.device) -> None:
-    """The generators' states, one a share of the data; new ones for the others where there were fewer or more."""
+    """The generators' states, one a stream; new ones but for the first where there were fewer or more."""
     states = (state.randomness, *state.others)
-    if parallel.data_rank == 0 or len(states) == parallel.data_size:
-        states[parallel.data_rank].restore(device)
+    if parallel.stream == 0 or len(states) == parallel.streams:
+        states[parallel.stream].restore(device)
     else:
         _seed(run, parallel, state.step)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import chain
 
 import torch
@@ -50,7 +51,7 @@ def _shape(sizes: list[int] | None) -> str:
 
 
 @torch.no_grad()
-def load_weights(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+def load_weights(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     """Copy `tensors` into the model's weights, in place, onto the model's device."""
     for name, tensor in weights(model).items():
         tensor.copy_(tensors[name])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -126,12 +127,13 @@ def other_record(run: Run) -> None:
 
 def other_checkpoint(run: Run) -> None:
     """A checkpoint of the same model, trained with another tokenizer, sound in itself."""
-    from neural.training.checkpoint import FILES, MARK, FileRecord
+    from neural.training.checkpoint import MARK
+    from neural.training.tensor_file import FileRecord
 
     path = run.checkpoints.path(2)
     state = path / "state.json"
     state.write_text(state.read_text().replace(run.record.tokenizer_hash, "f" * 64))
-    files = {name: {"size": r.size, "sha256": r.sha256} for name in FILES for r in [FileRecord.of(path / name)]}
+    files = {name: asdict(FileRecord.of(path / name)) for name in json.loads((path / MARK).read_text())["files"]}
     (path / MARK).write_text(json.dumps({"format": 1, "files": files}))
 
 

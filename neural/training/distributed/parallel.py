@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from neural.training.distributed.world import ALONE, World
+from neural.training.tensor_file import Piece
 
 T = TypeVar("T")
 
@@ -40,13 +38,22 @@ class Parallel:
     def data_size(self) -> int:
         return self.world.size
 
+    @property
+    def stream(self) -> int:
+        """Which stream of random numbers this process draws from, of `streams`."""
+        return self.data_rank
+
+    @property
+    def streams(self) -> int:
+        return self.data_size
+
     def talking(self, now: bool) -> AbstractContextManager:
         """Around a forward and backward pass: whether gradients are exchanged in it. Once a step suffices."""
         return nullcontext()
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
         """The mean over the shares of the data: scalar."""
-        return value
+        return self.sum(value.clone()) / self.data_size
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over the shares of the data, in place."""
@@ -74,7 +81,16 @@ class Parallel:
         """What this process holds of a moment of `parameter`."""
         return whole
 
-    def gathered(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    @property
+    def writers(self) -> World | None:
+        """The processes that write a checkpoint together, for those who are among them."""
+        return ALONE if self.world.leads else None
+
+    def pieces(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, Piece]:
+        """What this writer writes of weights or moments. All writers call it; together they have all, nothing twice."""
+        return {name: Piece(tensor) for name, tensor in tensors.items()}
+
+    def gathered(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """All of them whole, for the leader; nothing for the others, who must call it too."""
         found = {}
         for name, tensor in tensors.items():
@@ -94,72 +110,5 @@ class Replicated(Parallel):
     def talking(self, now: bool) -> AbstractContextManager:
         return nullcontext() if now else self.forward.no_sync()
 
-    def mean(self, value: torch.Tensor) -> torch.Tensor:
-        return self.world.sum(value.clone()) / self.world.size
-
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         return self.world.sum(tensor)
-
-
-class Placed(Parallel):
-    """Weights in parts, as DTensors."""
-
-    in_parts = True
-
-    def norm(self) -> torch.Tensor:
-        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        sharded = [g for g in grads if _is_sharded(g)]
-        zero = torch.zeros((), device=grads[0].device)
-        parts = sum((_local(g).square().sum() for g in sharded), zero)
-        rest = sum((_local(g).square().sum() for g in grads if not _is_sharded(g)), zero)
-        return (self.world.sum(parts.clone()) + rest).sqrt()
-
-    def clip(self, limit: float, norm: torch.Tensor) -> None:
-        factor = (limit / (norm + 1e-6)).clamp(max=1.0)
-        for parameter in self.model.parameters():
-            if parameter.grad is not None:
-                _local(parameter.grad).mul_(factor)
-
-    def whole(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-    def part(self, name: str, whole: torch.Tensor, parameter: nn.Parameter) -> torch.Tensor:
-        if not isinstance(parameter, DTensor) or whole.shape != parameter.shape:
-            return whole
-        whole = whole.to(parameter.device)
-        return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
-
-
-class Sharded(Placed):
-    """Every process holds a slice of each weight, gradient and moment, and takes a share of the data (FSDP2).
-
-    A block's weights come together for its pass and go again: `fully_shard` by block (Zhao et al. 2023).
-    """
-
-    def __init__(self, model: nn.Module, world: World) -> None:
-        super().__init__(model, world)
-        mesh = device_mesh(model, world)
-        for blocks in (m for m in model.children() if isinstance(m, nn.ModuleList)):
-            for block in blocks:
-                fully_shard(block, mesh=mesh)
-        fully_shard(model, mesh=mesh)
-
-    def talking(self, now: bool) -> AbstractContextManager:
-        self.model.set_requires_gradient_sync(now)
-        return nullcontext()
-
-    mean = Replicated.mean
-    sum = Replicated.sum
-
-
-def device_mesh(model: nn.Module, world: World) -> DeviceMesh:
-    """All processes in a row, on the model's kind of device."""
-    return init_device_mesh(next(model.parameters()).device.type, (world.size,))
-
-
-def _is_sharded(tensor: torch.Tensor) -> bool:
-    return isinstance(tensor, DTensor) and any(p.is_shard() for p in tensor.placements)
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import torch
@@ -23,6 +23,7 @@ class World:
 
     rank: int = 0
     size: int = 1
+    group: dist.ProcessGroup | None = None  # of torch; None is all processes that were started
 
     @property
     def leads(self) -> bool:
@@ -31,7 +32,7 @@ class World:
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all processes, in place."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            dist.all_reduce(tensor, group=self.group)
         return tensor
 
     def largest(self, number: int) -> int:
@@ -39,7 +40,7 @@ class World:
         if self.size == 1:
             return number
         found = torch.tensor(number)
-        dist.all_reduce(found, dist.ReduceOp.MAX)
+        dist.all_reduce(found, dist.ReduceOp.MAX, self.group)
         return int(found)
 
     def gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
@@ -47,20 +48,24 @@ class World:
         if self.size == 1:
             return [tensor]
         found = [torch.empty_like(tensor) for _ in range(self.size)]
-        dist.all_gather(found, tensor)
+        dist.all_gather(found, tensor, self.group)
         return found
+
+    def texts(self, text: str) -> list[str]:
+        """Everybody's text, in the order of ranks."""
+        data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else torch.empty(0).byte()
+        lengths = [int(length) for length in self.gather(torch.tensor(data.numel()))]
+        padded = torch.cat([data, torch.zeros(max(lengths) - data.numel(), dtype=torch.uint8)])
+        found = self.gather(padded) if max(lengths) else [padded] * self.size
+        return [f[:n].numpy().tobytes().decode() for f, n in zip(found, lengths, strict=True)]
 
     def leaders(self, text: str) -> str:
         """What the leader gives, everywhere."""
-        if self.size == 1:
-            return text
-        data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if self.leads and text else torch.empty(0)
-        length = torch.tensor(data.numel())
-        dist.broadcast(length, 0)
-        if not self.leads or not text:
-            data = torch.empty(int(length), dtype=torch.uint8)
-        dist.broadcast(data, 0)
-        return data.numpy().tobytes().decode()
+        return self.texts(text if self.leads else "")[0]
+
+    def apart(self) -> World:
+        """The same processes with a channel of their own, for a thread beside the training. All of them call it."""
+        return replace(self, group=dist.new_group(backend="gloo")) if self.size > 1 else self
 
 
 ALONE = World()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from neural.training.distributed.strategy import Strategy
+from neural.training.distributed.strategy import Layout, Strategy
 from neural.training.distributed.world import joined
 from neural.training.run import Run
 from neural.training.session import start
@@ -34,7 +34,7 @@ def exchanges(run: Path, rank: int, port: int, strategy: str) -> None:
     """Write how many gradients are exchanged in a step: buckets of DDP, reduce-scatters of FSDP."""
     enter(rank, 2, port)
     with joined(torch.device("cpu")) as world:
-        session = start(Run.open(run), torch.device("cpu"), world, Strategy(strategy))
+        session = start(Run.open(run), torch.device("cpu"), world, Layout(Strategy(strategy)))
         count = 0
         if strategy == "ddp":
 

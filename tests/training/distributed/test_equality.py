@@ -5,12 +5,17 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import HuggingFaceStorageReader
 
+from neural.interop.tensor_files import read_pieces
+from neural.training.checkpoint import Checkpoint
 from neural.training.loop import train
 from neural.training.run import Run
+from neural.training.weights import weights
 from tests.training.distributed.workers import losses, train_together
 from tests.training.test_loop import assert_same_bits, measured
 
@@ -35,9 +40,33 @@ def test_two_processes_give_the_losses_of_one(make_run, shape: str) -> None:
         run = make_run(strategy, file=file)
         assert train_together(run.path, 2, strategy) == {"state": "finished", "step": 50}
         assert_same_losses(alone.path, run.path)
-        theirs = load_file(run.checkpoints.path(50) / "model.safetensors")
-        for name, weight in load_file(alone.checkpoints.path(50) / "model.safetensors").items():
+        theirs = dict(run.load_model().named_parameters())
+        for name, weight in alone.load_model().named_parameters():
             torch.testing.assert_close(theirs[name], weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("shape", "strategy"), [("gpt", "ddp"), ("llama", "fsdp")])
+def test_a_mesh_of_four_gives_the_losses_of_one_which_goes_on_with_it(make_run, shape: str, strategy: str) -> None:
+    file = HERE / f"{shape}.neural"
+    alone, mesh = make_run("alone", file=file, steps=16), make_run("mesh", file=file, steps=16)
+    train(alone)
+    assert train_together(mesh.path, 4, strategy, tensor=2, stop_at=9) == {"state": "stopped", "step": 9}
+    assert_torch_reads(mesh, 9)
+    train(Run.open(mesh.path))
+    assert_same_losses(alone.path, mesh.path)
+
+
+def assert_torch_reads(run: Run, step: int) -> None:
+    """torch.distributed.checkpoint reads what the processes wrote, each its own; and so does `weights:`."""
+    checkpoint = Checkpoint.open(run.checkpoints.path(step))
+    assert len(checkpoint.files) == 2 * 4 + 1
+    model = run.load_model()
+    found = {name: torch.empty_like(tensor) for name, tensor in weights(model).items()}
+    dcp.load(found, storage_reader=HuggingFaceStorageReader(str(checkpoint.path)), no_dist=True)
+    joined = read_pieces(sorted(checkpoint.path.glob("model-*.safetensors")))
+    for name, tensor in weights(model).items():
+        assert torch.equal(found[name], tensor), name
+        assert np.array_equal(joined[name], tensor.numpy()), name
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -54,24 +83,17 @@ def test_saved_by_two_and_resumed_by_one_and_by_four(make_run, strategy: str) ->
     assert_same_losses(alone.path, four)
 
 
-def test_stopping_changes_no_bit_of_two_processes_with_dropout(make_run) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "tp"])
+def test_stopping_changes_no_bit_of_two_processes_with_dropout(make_run, strategy: str) -> None:
+    """Each draws its own dropout: of other sequences (ddp), or of other tokens and heads (tp)."""
     file = HERE / "gpt.neural"
-    whole, parts = (make_run(name, file=file, steps=12, dropout=0.2) for name in ("whole", "parts"))
-    train_together(whole.path, 2, "ddp")
-    train_together(parts.path, 2, "ddp", stop_at=7)
-    train_together(parts.path, 2, "ddp")
-    assert_same_bits(whole, parts, 12)
+    whole, parts = (make_run(name, file=file, steps=8, dropout=0.2) for name in ("whole", "parts"))
+    train_together(whole.path, 2, strategy)
+    train_together(parts.path, 2, strategy, stop_at=5)
+    train_together(parts.path, 2, strategy)
+    assert_same_bits(whole, parts, 8)
     assert measured(whole) == measured(parts)
-
-
-def test_the_shares_of_the_data_draw_different_dropout(make_run) -> None:
-    """With the same sequences in both shares and the same dice, two processes would be one."""
-    file = HERE / "gpt.neural"
-    run = make_run(file=file, steps=2, dropout=0.5)
-    train_together(run.path, 2, "ddp")
-    from neural.training.checkpoint import Checkpoint
-
-    state = Checkpoint.open(run.checkpoints.path(2)).state
+    state = Checkpoint.open(whole.checkpoints.path(8)).state
     assert len(state.others) == 1 and not torch.equal(state.others[0].cpu, state.randomness.cpu)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from neural.diagnostics.diagnostic import NeuralError
-from neural.training.distributed.strategy import Strategy
+from neural.training.distributed.strategy import Layout
 from neural.training.distributed.world import joined
 from neural.training.loop import train
 from neural.training.metrics import read_metrics
@@ -18,13 +18,15 @@ from neural.training.run import Run
 from tests.training.processes import CONTEXT
 
 
-def train_together(run: Path, size: int, strategy: str, *, stop_at: int | None = None) -> dict:
+def train_together(
+    run: Path, size: int, strategy: str, *, tensor: int | None = None, stop_at: int | None = None
+) -> dict:
     """How it ended, by the leader's account. Every process must end well."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     workers = [
-        CONTEXT.Process(target=_work, args=(run, rank, size, port, strategy, stop_at), daemon=True)
+        CONTEXT.Process(target=_work, args=(run, rank, size, port, strategy, tensor, stop_at), daemon=True)
         for rank in range(size)
     ]
     for worker in workers:
@@ -51,14 +53,14 @@ def _said(run: Path) -> Path:
     return run.with_name(f"{run.name}.together.json")
 
 
-def _work(run: Path, rank: int, size: int, port: int, strategy: str, stop_at: int | None) -> None:
+def _work(run: Path, rank: int, size: int, port: int, strategy: str, tensor: int | None, stop_at: int | None) -> None:
     enter(rank, size, port)
     cpu = torch.device("cpu")
     with joined(cpu) as world:
         try:
-            outcome = train(
-                Run.open(run), stop_at=stop_at, device="cpu", world=world, strategy=Strategy(strategy), sample=_sample
-            )
+            opened = Run.open(run)
+            layout = Layout.chosen(opened.program, cpu, size, strategy, tensor)
+            outcome = train(opened, stop_at=stop_at, device="cpu", world=world, layout=layout, sample=_sample)
             said = {"state": outcome.state, "step": outcome.step}
         except NeuralError as error:
             said = {"code": error.diagnostics[0].code, "title": error.diagnostics[0].title}
