@@ -12,7 +12,7 @@ from neural.generation.request import Limits
 
 
 class Executor(Protocol):
-    """One prompt at a time is read by itself (`begin`, `read`), then joins the batch, where each row goes on (`decode`).
+    """A prompt is read by itself (`begin`, `read`), then joins the batch, in which each row goes on (`decode`).
 
     A row of the batch holds the tokens of one text, and rows may be of unequal lengths. Logits are given as tensors on
     `device`, float, for the first `vocab_size` ids: those of the tokenizer, and not of a vocabulary that was padded to
