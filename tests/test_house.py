@@ -46,6 +46,7 @@ FRAMEWORKS = {
     "onnx",
     "onnx_ir",
     "onnxruntime",
+    "openvino",
     "gguf",
 }
 LIGHT = ("diagnostics", "syntax", "layers", "graph", "planning", "cli")

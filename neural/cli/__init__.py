@@ -42,6 +42,7 @@ EXTRAS = {
     "onnx": "onnx",
     "onnx_ir": "onnx",
     "onnxruntime": "onnx",
+    "openvino": "openvino",
 }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neural.cli.options import CheckpointName, EngineName, Json, Trained
+from neural.cli.options import CheckpointName, EngineName, Json, Quantize, Trained
 from neural.cli.show import note
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def eval_(
     text_field: Annotated[str, typer.Option(help="Of JSON lines: the field that holds the text.")] = "text",
     checkpoint: CheckpointName = "latest",
     engine: EngineName = "auto",
+    quantize: Quantize = None,
     as_json: Json = False,
 ) -> None:
     """Tell how well a model predicts a text: loss, perplexity and bits per byte.
@@ -43,7 +44,7 @@ def eval_(
 
     corpus = open_corpus(data, text_field=text_field)
     trained = open_trained(run, checkpoint)
-    chosen = choose_executor(trained, engine)
+    chosen = choose_executor(trained, engine, quantize)
     executor = chosen.open(Limits(slots=1))
     note(f"engine {chosen.name}")
     with byte_progress(data, corpus.n_bytes, enabled=True) as advance:

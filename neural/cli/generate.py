@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neural.cli.options import CheckpointName, EngineName, Json, Trained
+from neural.cli.options import CheckpointName, EngineName, Json, Quantize, Trained
 from neural.cli.show import note
 from neural.diagnostics.diagnostic import fail
 
@@ -76,6 +76,7 @@ def generate(
     length_penalty: Annotated[float, typer.Option(help="Of beams: 0 compares sums, 1 means, more favours long.")] = 1.0,
     draft: Annotated[int, typer.Option(min=0, max=64, help="Tokens to guess ahead: the same text, sooner.")] = 0,
     engine: EngineName = "auto",
+    quantize: Quantize = None,
     checkpoint: CheckpointName = "latest",
     as_json: Json = False,
 ) -> None:
@@ -116,7 +117,7 @@ def generate(
             title = "--prompts and --output go together, without --prompt, --chat, --beams and --json"
             fail("N958", title, hint="neural generate RUN --prompts prompts.jsonl --output out.jsonl")
         found = open_trained(run, checkpoint)
-        chosen = choose_executor(found, engine)
+        chosen = choose_executor(found, engine, quantize)
         return write_batch(found, chosen, prompts, output, asked, truncate and truncate.value, draft)
     if logprobs is not None and not as_json:
         fail("N959", "--logprobs needs --json, or --prompts: a text has no place for them", hint="add --json")
@@ -128,7 +129,7 @@ def generate(
     options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     text = _prompt_text(prompt)
     found = open_trained(run, checkpoint)
-    chosen = choose_executor(found, engine)
+    chosen = choose_executor(found, engine, quantize)
     start, ends = _prompted(found, text) if chat else (text, ())
     if beams is not None:
         best = search(found, chosen, text, start, ends, asked, beams, length_penalty)

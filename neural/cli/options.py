@@ -30,6 +30,10 @@ EngineName = Annotated[
     str,
     typer.Option("--engine", help="What runs the model: torch, or auto, which is the fastest here.", metavar="NAME"),
 ]
+Quantize = Annotated[
+    str | None,
+    typer.Option("--quantize", help="Weights as int8 or int4: sooner, less exact.", metavar="TYPE"),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 

@@ -5,34 +5,72 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
 
-from neural.diagnostics.diagnostic import Diagnostic, NeuralError
+from neural.diagnostics.diagnostic import Diagnostic, NeuralError, fail
 from neural.generation.executor import Executor, Opener
 from neural.generation.request import Limits
 from neural.training.session import choose_device
 from neural.training.trained import Trained
 
+WIDTHS = ("int8", "int4")
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """open: gives one for a model and limits. obstacle: why it cannot be here or for this model, None where it can."""
+    """open: gives one for a model, a width and limits. obstacle: why it cannot be here, or for this model or width;
+    None where it can. A width is "int8", "int4", or None for float32.
+    """
 
-    open: Callable[[Trained, Limits], Executor]
-    obstacle: Callable[[Trained], Diagnostic | None] = lambda found: None
+    open: Callable[[Trained, str | None, Limits], Executor]
+    obstacle: Callable[[Trained, str | None], Diagnostic | None]
 
 
-def _open_torch(found: Trained, limits: Limits) -> Executor:
+def _open_torch(found: Trained, width: str | None, limits: Limits) -> Executor:
     from neural.generation.torch_executor import TorchExecutor
 
     model = found.model.to(choose_device("auto"))
     return TorchExecutor(model, limits, context=found.program.context, vocab_size=found.tokenizer.vocab_size)
 
 
-KINDS = {  # `auto` takes the first without an obstacle
-    "torch": Kind(_open_torch),
+def _torch_obstacle(found: Trained, width: str | None) -> Diagnostic | None:
+    if width is None:
+        return None
+    hint = "use --engine auto, which finds one that does"
+    return Diagnostic("N968", f"the engine torch does not quantise to {width}", hint=hint)
+
+
+def _open_onnxruntime(found: Trained, width: str | None, limits: Limits) -> Executor:
+    from neural.generation import onnxruntime_session
+    from neural.generation.onnx_executor import open_onnx
+
+    return open_onnx(found, width, limits, onnxruntime_session.sessions)
+
+
+def _open_openvino(found: Trained, width: str | None, limits: Limits) -> Executor:
+    from neural.generation import openvino_session
+    from neural.generation.onnx_executor import open_onnx
+
+    return open_onnx(found, width, limits, openvino_session.sessions)
+
+
+def _missing(packages: tuple[str, ...], extra: str, found: Trained, width: str | None) -> Diagnostic | None:
+    lacking = [package for package in packages if find_spec(package) is None]
+    if not lacking:
+        return None
+    title = (
+        f"the engine {extra if extra != 'onnx' else 'onnxruntime'} needs {' and '.join(lacking)}, not installed here"
+    )
+    return Diagnostic("N967", title, hint=f"pip install 'neural-dsl[{extra}]', or choose another --engine")
+
+
+KINDS = {  # `auto` takes the first without an obstacle: PyTorch opens a model at once, the others take seconds
+    "torch": Kind(_open_torch, _torch_obstacle),
+    "openvino": Kind(_open_openvino, partial(_missing, ("openvino", "onnx_ir"), "openvino")),
+    "onnxruntime": Kind(_open_onnxruntime, partial(_missing, ("onnxruntime", "onnx_ir"), "onnx")),
 }
 
 
@@ -43,20 +81,26 @@ class Chosen(NamedTuple):
     open: Opener
 
 
-def choose_executor(found: Trained, name: str = "auto") -> Chosen:
-    """name: of KINDS, or "auto". NeuralError N966 (no such), N967 (not installed), N968 (not for this model)."""
+def choose_executor(found: Trained, name: str = "auto", width: str | None = None) -> Chosen:
+    """name: of KINDS, or "auto". NeuralError N966 (no such), N967 (not installed), N968 (not for this model or width),
+    N969 (no such width).
+    """
+    if width not in (None, *WIDTHS):
+        fail("N969", f"weights are not quantised to {width!r}", hint=f"choose {' or '.join(WIDTHS)}")
     if name != "auto" and name not in KINDS:
-        known = f"choose auto, {', '.join(KINDS)}"
-        raise NeuralError(Diagnostic("N966", f"there is no engine {name!r}", hint=known))
+        fail("N966", f"there is no engine {name!r}", hint=f"choose auto, {', '.join(KINDS)}")
     if name == "auto":
-        name = _best(found)
-    elif obstacle := KINDS[name].obstacle(found):
+        name = _best(found, width)
+    elif obstacle := KINDS[name].obstacle(found, width):
         raise NeuralError(obstacle)
-    return Chosen(name, partial(KINDS[name].open, found))
+    return Chosen(name, partial(KINDS[name].open, found, width))
 
 
-def _best(found: Trained) -> str:
+def _best(found: Trained, width: str | None) -> str:
     """On a GPU that is PyTorch; on a CPU the first that can."""
-    if torch.cuda.is_available():
-        return "torch"
-    return next(name for name, kind in KINDS.items() if kind.obstacle(found) is None)
+    kinds = {"torch": KINDS["torch"]} if torch.cuda.is_available() else KINDS
+    obstacles = {name: kind.obstacle(found, width) for name, kind in kinds.items()}
+    best = next((name for name, obstacle in obstacles.items() if obstacle is None), None)
+    if best is None:
+        raise NeuralError(*obstacles.values())
+    return best

@@ -101,3 +101,8 @@ def fill(cache: KVCache, blocks: Sequence[Block]) -> None:
     for layer in blocks[0].layers:
         keys, values = (torch.cat([block.layers[layer][i] for block in blocks], dim=2) for i in (0, 1))
         cache.update(layer, keys, values)
+
+
+def shared_length(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two texts begin with alike."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neural.diagnostics.diagnostic import fail
 from neural.generation.cache import KVCache
-from neural.generation.prefixes import PrefixCache, fill
+from neural.generation.prefixes import PrefixCache, fill, shared_length
 from neural.generation.request import Limits
 from neural.generation.rows import RowCache
 
@@ -43,7 +43,7 @@ class TorchExecutor:
     def begin(self, ids: Sequence[int]) -> int:
         if self._prompt_logits is not None and self._prompt_ids == list(ids):
             return len(ids)
-        common = _common(self._prompt_ids, ids[:-1])
+        common = shared_length(self._prompt_ids, ids[:-1])
         blocks = self._prefixes.find(ids)
         known = sum(block.layers[0][0].shape[2] for block in blocks)
         if known > common:
@@ -101,8 +101,3 @@ class TorchExecutor:
                 hint="use the tokenizer that the model was trained with",
             )
         return logits[..., : self.vocab_size]
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two texts begin with alike."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

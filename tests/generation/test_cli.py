@@ -109,6 +109,16 @@ def test_json_has_what_was_written(neural, run: Path) -> None:
         assert written == sample["text"] + ("be" if sample["finish_reason"] == "stop" else "")
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_another_engine_writes_the_same(neural, run: Path, engine: str) -> None:
+    arguments = (run, "--prompt", "to be", "--seed", 1, "--max-new-tokens", 40, "--engine")
+    torchs, other = neural(*arguments, "torch"), neural(*arguments, engine)
+    assert other.out == torchs.out
+    assert other.err.rstrip().endswith(f"engine {engine}")
+    rounded = neural(*arguments, engine, "--quantize", "int4", "--json")
+    assert json.loads(rounded.out)["engine"] == engine
+
+
 def test_several_samples_have_titles_and_the_first_is_that_alone(neural, run: Path) -> None:
     arguments = (run, "--prompt", "to be", "--seed", 3, "--max-new-tokens", 30)
     alone, three = neural(*arguments), neural(*arguments, "--num-samples", 3)
@@ -169,6 +179,8 @@ def test_a_long_prompt_on_request(neural, run: Path) -> None:
         ("N913", ["--num-samples", "0"]),
         ("N914", ["--stop", ""]),
         ("N966", ["--engine", "gpu"]),
+        ("N968", ["--engine", "torch", "--quantize", "int8"]),
+        ("N969", ["--quantize", "int3"]),
         ("N857", ["--checkpoint", "step-999999"]),
     ],
 )
@@ -179,7 +191,9 @@ def test_mistakes_are_said_and_exit_with_2(neural, run: Path, code: str, argumen
     assert "Traceback" not in printed.err
 
 
-@pytest.mark.parametrize("code", ["N901", "N902", "N903", "N904", "N905", "N906", "N912", "N913", "N914", "N966"])
+@pytest.mark.parametrize(
+    "code", ["N901", "N902", "N903", "N904", "N905", "N906", "N912", "N913", "N914", "N966", "N968", "N969"]
+)
 def test_the_page_of_a_code_shows_what_is_printed(neural, run: Path, code: str) -> None:
     (example,) = re.findall(r"```console\n\$ neural generate (.*)\n((?s:.*))\n```", (PAGES / f"{code}.md").read_text())
     folder, *arguments = shlex.split(example[0])

@@ -32,6 +32,16 @@ def quantize(matrix: np.ndarray, bits: int) -> Blocks:
     return Blocks(values.reshape(rows, columns // BLOCK, -1), scales, zeros)
 
 
+def dequantize(blocks: Blocks, bits: int) -> np.ndarray:
+    """The matrix (rows, columns), float32."""
+    values, zeros = blocks.values, blocks.zero_points
+    if bits == 4:
+        values, zeros = (np.stack((a & 15, a >> 4), axis=-1).reshape(*a.shape[:-1], -1) for a in (values, zeros))
+    zeros = zeros[:, : blocks.scales.shape[1], None]
+    matrix = (values.astype(np.float32) - zeros) * blocks.scales[..., None]
+    return matrix.reshape(len(matrix), -1)
+
+
 def _quantize_rows(matrix: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     blocks = matrix.astype(np.float32).reshape(len(matrix), -1, BLOCK)
     top = 2**bits - 1

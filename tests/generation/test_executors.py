@@ -1,0 +1,141 @@
+"""Every executor against PyTorch: the same texts, whatever joins, leaves and is guessed; and how one is chosen."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from neural.backends.module import load_module
+from neural.compiler import Program, compile_source
+from neural.data.tokenizers import load_tokenizer
+from neural.diagnostics.diagnostic import NeuralError
+from neural.diagnostics.source import Source
+from neural.generation import executors
+from neural.generation.beams import beam_search
+from neural.generation.engine import Engine
+from neural.generation.executors import KINDS, choose_executor
+from neural.generation.request import Limits
+from neural.generation.scoring import score
+from neural.training.trained import Trained
+from tests.generation.conftest import EXAMPLES, SIZES
+from tests.generation.test_engine import ids, random_request, run
+
+CONTEXT = 48
+OTHERS = [name for name in KINDS if name != "torch"]
+
+
+def program(name: str) -> Program:
+    """For byte tokens; "window" is a Llama whose attention looks 7 tokens back."""
+    path = EXAMPLES / f"{'llama' if name == 'window' else name}.neural"
+    text = path.read_text().replace('tokenizer: "gpt2"', 'tokenizer: "byte"')
+    if name == "window":
+        text = text.replace("causal=true", "causal=true, window=7")
+    sets = SIZES["llama" if name == "window" else name]
+    return compile_source(Source(str(path), text), {"vocab_size": 257, "context": CONTEXT, **sets})
+
+
+@pytest.fixture(scope="module", params=["gpt2", "window"])
+def trained(request: pytest.FixtureRequest) -> Trained:
+    made = program(request.param)
+    model = getattr(load_module(made.source("pytorch"), made.name), made.name)()
+    rng = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            nn.init.normal_(weight, std=0.3, generator=rng)
+    return Trained(made, model.eval(), load_tokenizer("byte"))
+
+
+def engine(trained: Trained, name: str, **limits: int) -> Engine:
+    return Engine(choose_executor(trained, name).open(Limits(**limits)))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"slots": 5, "prefill_tokens": 7},
+        {"slots": 6, "prefix_bytes": 1 << 20},
+        {"slots": 4, "draft_tokens": 3},
+    ],
+    ids=lambda limits: "-".join(limits),
+)
+def test_texts_are_those_of_torch(trained: Trained, name: str, limits: dict[str, int]) -> None:
+    rng = random.Random(3)
+    requests = [random_request(rng) for _ in range(16)]
+    expected = [ids(events) for events in run(engine(trained, "torch", slots=8), requests)]
+    other = engine(trained, name, **limits)
+    assert [ids(events) for events in run(other, requests)] == expected
+    assert other.nbytes <= limits.get("prefix_bytes", 0)  # no row is left
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_beams_and_scores_are_those_of_torch(trained: Trained, name: str) -> None:
+    def found(name: str):
+        executor = choose_executor(trained, name).open(Limits(slots=4))
+        return beam_search(executor, (3, 1, 4, 1, 5), max_new_tokens=20, beams=4, n_best=4, ends=frozenset(range(9)))
+
+    for ours, theirs in zip(found(name), found("torch"), strict=True):
+        assert ours.ids == theirs.ids
+        assert ours.score == pytest.approx(theirs.score, abs=1e-4)
+    reports = [
+        score(choose_executor(trained, n).open(Limits(slots=1)), trained.tokenizer, ["to be, or not to be" * 9, "x"])
+        for n in (name, "torch")
+    ]
+    assert reports[0].whole.nats == pytest.approx(reports[1].whole.nats, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize(("width", "largest"), [("int8", 0.05), ("int4", 1.0)])
+def test_quantised_logits_are_near(trained: Trained, name: str, width: str, largest: float) -> None:
+    def after_prompt(width: str | None) -> torch.Tensor:
+        executor = choose_executor(trained, name, width).open(Limits(slots=1))
+        executor.begin([5, 6, 7])
+        executor.read([5, 6, 7])
+        return executor.join().log_softmax(-1)
+
+    difference = (after_prompt(width) - after_prompt(None)).abs()
+    assert 0 < difference.mean() < largest
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_failed_read_leaves_the_batch_as_it_was(trained: Trained, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_) -> None:
+        raise MemoryError
+
+    executor = choose_executor(trained, name).open(Limits(slots=2))
+    executor.begin([1, 2])
+    executor.read([1, 2])
+    executor.join()
+    before = executor.decode([[3]]).clone()
+    executor.commit([0])
+    executor.begin([1, 2, 4, 5])
+    with monkeypatch.context() as patched:
+        patched.setattr(executor._prompt, "run", fail)
+        with pytest.raises(MemoryError):
+            executor.read([4, 5])
+    assert executor.begin([1, 2, 4, 5]) == 0
+    torch.testing.assert_close(executor.decode([[3]]), before)
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "width"), [("N966", "gpu", None), ("N968", "torch", "int8"), ("N969", "auto", "int3")]
+)
+def test_refused_when_it_is_chosen(trained: Trained, code: str, name: str, width: str | None) -> None:
+    with pytest.raises(NeuralError, match=code):
+        choose_executor(trained, name, width)
+
+
+def test_what_is_not_installed_is_said_and_auto_takes_another(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "find_spec", lambda package: None)
+    for name in ("openvino", "onnxruntime"):
+        with pytest.raises(NeuralError, match=f"N967: the engine {name} needs {name}") as refused:
+            choose_executor(trained, name)
+        assert "pip install 'neural-dsl[" in refused.value.diagnostics[0].hint
+    assert choose_executor(trained).name == "torch"
+    with pytest.raises(NeuralError, match="N967"):
+        choose_executor(trained, "auto", "int8")
