@@ -1,0 +1,103 @@
+// Attention over keys and values that lie in pages of 64 tokens.
+//
+// Of a page each layer has keys [kv_head][head_dim][64] and values [kv_head][64][padded head_dim]: both are the weights
+// of a product with 64 outputs or 64 inputs. A text has a table of pages; texts with one beginning share pages.
+#pragma once
+
+#include "products.h"
+
+constexpr int64_t PAGE = 64;
+
+struct AttentionLayer {
+    int64_t heads, kv_heads, head_dim, padded, window;  // window: 0 for none
+    float scale;
+    int64_t offset;  // of its part in a page, floats
+
+    int64_t keys_size() const { return kv_heads * head_dim * PAGE; }
+    int64_t size() const { return keys_size() + kv_heads * PAGE * padded; }
+    float *keys(float *page, int64_t head) const { return page + offset + head * head_dim * PAGE; }
+    float *values(float *page, int64_t head) const { return page + offset + keys_size() + head * PAGE * padded; }
+};
+
+// Tokens of one text that stand one after another in the batch
+struct Segment {
+    int64_t first, count;  // rows
+    const int64_t *pages;
+};
+
+struct Tokens {
+    const int64_t *positions;
+    std::vector<Segment> segments;
+    float *pool;
+    int64_t page_size;  // floats
+
+    float *page(const Segment &s, int64_t position) const { return pool + s.pages[position / PAGE] * page_size; }
+};
+
+static void keep_keys(const AttentionLayer &layer, const Tokens &tokens, const Segment &segment, int64_t row,
+                      const float *k, const float *v) {
+    int64_t position = tokens.positions[row], slot = position % PAGE;
+    float *page = tokens.page(segment, position);
+    for (int64_t head = 0; head < layer.kv_heads; head++) {
+        float *keys = layer.keys(page, head) + slot, *values = layer.values(page, head) + slot * layer.padded;
+        for (int64_t i = 0; i < layer.head_dim; i++) keys[i * PAGE] = k[head * layer.head_dim + i];
+        std::memcpy(values, v + head * layer.head_dim, layer.head_dim * sizeof(float));
+    }
+}
+
+// Scores -> probabilities times their sum, in place; what is outside [low, high) becomes 0. The sum.
+static float exponentials(float *scores, int64_t begin, int64_t end, int64_t low, int64_t high, float scale) {
+    for (int64_t j = begin; j < low; j++) scores[j] = -INFINITY;
+    for (int64_t j = high; j < end; j++) scores[j] = -INFINITY;
+    f32x16 peaks = f32x16{} - INFINITY, total = {};
+    for (int64_t j = begin; j < end; j += 16) {
+        f32x16 s = load(scores + j) * scale;
+        peaks = s > peaks ? s : peaks;
+        store(scores + j, s);
+    }
+    float peak = largest(peaks);
+    for (int64_t j = begin; j < end; j++) scores[j] = scores[j] == -INFINITY ? 0.0f : fast_exp(scores[j] - peak);
+    for (int64_t j = begin; j < end; j += 16) total += load(scores + j);
+    return sum(total);
+}
+
+// Of up to TILE pairs of a token and a head that share keys: their rows of `out` (…, heads * head_dim).
+// room: at least TILE * (context rounded up to pages) + TILE * 64 floats
+static void attend_tile(const AttentionLayer &layer, const Tokens &tokens, const Segment &segment, int64_t kv_head,
+                        int count, const int64_t *rows, const int64_t *heads, const float *q, int64_t q_step, float *out,
+                        int64_t out_step, float *room, int64_t room_step) {
+    const float *at[TILE];
+    int64_t highest = 0, lowest = INT64_MAX, high[TILE], low[TILE];
+    for (int m = 0; m < count; m++) {
+        at[m] = q + rows[m] * q_step + heads[m] * layer.head_dim;
+        high[m] = tokens.positions[rows[m]] + 1;
+        low[m] = layer.window ? std::max<int64_t>(0, high[m] - layer.window) : 0;
+        highest = std::max(highest, high[m]);
+        lowest = std::min(lowest, low[m]);
+    }
+    int64_t begin = lowest / PAGE * PAGE, end = (highest + PAGE - 1) / PAGE * PAGE;
+    for (int64_t p = begin; p < end; p += PAGE)
+        float_rows<4>(count, at, layer.keys(tokens.page(segment, p), kv_head), PAGE, layer.head_dim, room + p,
+                      room_step, false);
+    float totals[TILE];
+    for (int m = 0; m < count; m++)
+        totals[m] = exponentials(room + m * room_step, begin, end, low[m], high[m], layer.scale);
+    float *sums = room + TILE * room_step;
+    for (int64_t chunk = 0; chunk < layer.padded; chunk += 64) {
+        int64_t width = std::min<int64_t>(64, layer.padded - chunk);
+        auto product = width == 64   ? float_rows<4>
+                       : width == 48 ? float_rows<3>
+                       : width == 32 ? float_rows<2>
+                                     : float_rows<1>;
+        for (int64_t p = begin; p < end; p += PAGE) {
+            for (int m = 0; m < count; m++) at[m] = room + m * room_step + p;
+            product(count, at, layer.values(tokens.page(segment, p), kv_head) + chunk, layer.padded,
+                    std::min(PAGE, highest - p), sums, 64, p > begin);
+        }
+        int64_t real = std::min(width, layer.head_dim - chunk);
+        for (int m = 0; m < count; m++) {
+            float *to = out + rows[m] * out_step + heads[m] * layer.head_dim + chunk;
+            for (int64_t i = 0; i < real; i++) to[i] = sums[m * 64 + i] / totals[m];
+        }
+    }
+}

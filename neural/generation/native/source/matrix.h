@@ -1,0 +1,106 @@
+// A weight (N, K) in panels of 64 outputs, so that a product reads it once, from the first byte to the last.
+//
+//   float32  [K][64]
+//   int8     groups of 64 inputs: [16][64][4] bytes, the value + 128; a scale an output
+//   int4     groups of 32 inputs: [4][4][64] bytes, the value + 8, then 64 scales in half precision. A byte has the
+//            inputs of step 2i in its low half and those of step 2i + 1 in its high half, of four inputs a step
+#pragma once
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "vectors.h"
+
+constexpr int PANEL = 64;
+
+// Memory for what is read at full speed: pages of 2 MiB where the system gives them. Zeros, and never given back.
+template <typename T>
+static T *reserve(size_t count) {
+    size_t bytes = (count * sizeof(T) + (2 << 20) - 1) >> 21 << 21;
+    void *p = mmap(nullptr, bytes + (2 << 20), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return nullptr;
+    auto aligned = (reinterpret_cast<uintptr_t>(p) + (2 << 20) - 1) >> 21 << 21;
+#if defined(MADV_HUGEPAGE)
+    madvise(reinterpret_cast<void *>(aligned), bytes, MADV_HUGEPAGE);
+#endif
+    return reinterpret_cast<T *>(aligned);
+}
+
+struct Matrix {
+    int bits;
+    int64_t n, k;
+    int group;             // inputs that are quantised together
+    int64_t groups, panel_bytes;
+    uint8_t *data;
+    std::vector<float> scales;  // int8: one an output
+
+    int64_t panels() const { return (n + PANEL - 1) / PANEL; }
+    const uint8_t *panel(int64_t i) const { return data + i * panel_bytes; }
+
+    Matrix(int bits, int64_t n, int64_t k) : bits(bits), n(n), k(k) {
+        group = bits == 8 ? 64 : 32;
+        groups = (k + group - 1) / group;
+        panel_bytes = bits == 32 ? k * PANEL * 4 : groups * (bits == 8 ? 64 * PANEL : 16 * PANEL + 2 * PANEL);
+        data = reserve<uint8_t>(panels() * panel_bytes);
+    }
+
+    // values (n, k)
+    void pack(const float *values) {
+        for (int64_t row = 0; row < n; row++) {
+            float *to = reinterpret_cast<float *>(data + row / PANEL * panel_bytes) + row % PANEL;
+            for (int64_t i = 0; i < k; i++) to[i * PANEL] = values[row * k + i];
+        }
+    }
+
+    // values (n, k), scales (n,)
+    void pack(const int8_t *values, const float *row_scales) {
+        scales.assign(panels() * PANEL, 0.0f);
+        std::copy(row_scales, row_scales + n, scales.begin());
+        std::memset(data, 128, panels() * panel_bytes);
+        for (int64_t row = 0; row < n; row++)
+            for (int64_t i = 0; i < k; i++) *byte8(row, i) = uint8_t(values[row * k + i] + 128);
+    }
+
+    // values (n, k / 2), the even input in the low half; scales (n, k / 32) in half precision
+    void pack(const uint8_t *values, const uint16_t *group_scales) {
+        std::memset(data, 0, panels() * panel_bytes);
+        for (int64_t row = 0; row < n; row++) {
+            for (int64_t i = 0; i < k; i++) {
+                uint8_t value = values[(row * k + i) / 2] >> (i % 2 * 4) & 15;
+                *byte4(row, i) |= value << (i / 4 % 2 * 4);
+            }
+            for (int64_t g = 0; g < groups; g++) *scale4(row, g) = group_scales[row * groups + g];
+        }
+    }
+
+    // One row, as floats: what an embedding reads
+    void row(int64_t index, float *out) const {
+        if (bits == 32) {
+            const float *from = reinterpret_cast<const float *>(panel(index / PANEL)) + index % PANEL;
+            for (int64_t i = 0; i < k; i++) out[i] = from[i * PANEL];
+        } else if (bits == 8) {
+            for (int64_t i = 0; i < k; i++) out[i] = (int(*byte8(index, i)) - 128) * scales[index];
+        } else {
+            for (int64_t g = 0; g < groups; g++) {
+                uint16_t sixteen[16] = {*scale4(index, g)};
+                float scale = load_halves(sixteen)[0];
+                for (int64_t i = g * group; i < std::min(k, (g + 1) * group); i++)
+                    out[i] = ((*byte4(index, i) >> (i / 4 % 2 * 4) & 15) - 8) * scale;
+            }
+        }
+    }
+
+private:
+    uint8_t *byte8(int64_t row, int64_t i) const {
+        return data + row / PANEL * panel_bytes + i / 4 * 256 + row % PANEL * 4 + i % 4;
+    }
+    uint8_t *block4(int64_t row, int64_t g) const { return data + row / PANEL * panel_bytes + g * 18 * PANEL; }
+    uint8_t *byte4(int64_t row, int64_t i) const {
+        return block4(row, i / 32) + i % 32 / 8 * 256 + row % PANEL * 4 + i % 4;
+    }
+    uint16_t *scale4(int64_t row, int64_t g) const {
+        return reinterpret_cast<uint16_t *>(block4(row, g) + 16 * PANEL) + row % PANEL;
+    }
+};

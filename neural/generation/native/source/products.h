@@ -1,0 +1,166 @@
+// Products of rows with a packed matrix. Each number of the result is summed over the inputs in one fixed order,
+// whatever the number of rows, so that a text does not depend on its neighbours in a batch, bit for bit.
+#pragma once
+
+#include "matrix.h"
+
+constexpr int TILE = 6;  // rows: 6 x 4 sums, 4 weights and an input fill 32 registers
+
+// out (M, 16 V) = rows (M, k) . weights (k, 16 V), or is added to it
+template <int M, int V>
+static void float_tile(const float *const *rows, const float *weights, int64_t step, int64_t k, float *out,
+                       int64_t out_step, bool add) {
+    f32x16 sums[M][V] = {};
+    if (add)
+        for (int m = 0; m < M; m++)
+            for (int v = 0; v < V; v++) sums[m][v] = load(out + m * out_step + 16 * v);
+    for (int64_t i = 0; i < k; i++, weights += step) {
+        f32x16 w[V];
+        for (int v = 0; v < V; v++) w[v] = load(weights + 16 * v);
+        for (int m = 0; m < M; m++)
+            for (int v = 0; v < V; v++) sums[m][v] += rows[m][i] * w[v];
+    }
+    for (int m = 0; m < M; m++)
+        for (int v = 0; v < V; v++) store(out + m * out_step + 16 * v, sums[m][v]);
+}
+
+template <int V>
+static void float_rows(int m, const float *const *rows, const float *weights, int64_t step, int64_t k, float *out,
+                       int64_t out_step, bool add) {
+    switch (m) {
+        case 1: return float_tile<1, V>(rows, weights, step, k, out, out_step, add);
+        case 2: return float_tile<2, V>(rows, weights, step, k, out, out_step, add);
+        case 3: return float_tile<3, V>(rows, weights, step, k, out, out_step, add);
+        case 4: return float_tile<4, V>(rows, weights, step, k, out, out_step, add);
+        case 5: return float_tile<5, V>(rows, weights, step, k, out, out_step, add);
+        default: return float_tile<6, V>(rows, weights, step, k, out, out_step, add);
+    }
+}
+
+// Rows as integers: each group of inputs by a scale of its own
+struct Integers {
+    int64_t width, groups;  // width: of a row, whole groups
+    std::vector<int8_t> values;
+    std::vector<float> scales;
+    std::vector<int32_t> bases;  // what the offset of the weights adds to a group's sum, negated
+
+    void resize(int64_t rows, const Matrix &matrix) {
+        groups = matrix.groups, width = groups * matrix.group;
+        if (int64_t(values.size()) < rows * width) values.resize(rows * width);
+        if (int64_t(scales.size()) < rows * groups) scales.resize(rows * groups), bases.resize(rows * groups);
+    }
+
+    void quantize(int64_t row, const float *x, const Matrix &matrix) {
+        int8_t *q = values.data() + row * width;
+        for (int64_t g = 0; g < groups; g++) {
+            int64_t first = g * matrix.group, count = std::min<int64_t>(matrix.group, matrix.k - first);
+            float most = 0;
+            for (int64_t i = 0; i < count; i++) most = std::max(most, std::fabs(x[first + i]));
+            float inverse = most > 0 ? 127.0f / most : 0.0f;
+            int32_t total = 0;
+            for (int64_t i = 0; i < count; i++) {
+                int32_t value = int32_t(std::nearbyint(x[first + i] * inverse));
+                q[first + i] = int8_t(value);
+                total += value;
+            }
+            for (int64_t i = count; i < matrix.group; i++) q[first + i] = 0;
+            scales[row * groups + g] = most / 127.0f;
+            bases[row * groups + g] = total * (matrix.bits == 8 ? -128 : -8);
+        }
+    }
+};
+
+static inline int32_t word(const int8_t *p) {
+    int32_t v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+// sums (M, 64) += rows . panel, over groups from `g` to `end`
+template <int M, int BITS>
+static void integer_tile(const Integers &x, int64_t row, const uint8_t *panel, int64_t g, int64_t end, float *out) {
+    constexpr int GROUP = BITS == 8 ? 64 : 32, BYTES = BITS == 8 ? 64 * PANEL : 18 * PANEL;
+    f32x16 sums[M][4];
+    for (int m = 0; m < M; m++)
+        for (int v = 0; v < 4; v++) sums[m][v] = load(out + m * PANEL + 16 * v);
+    for (; g < end; g++) {
+        const uint8_t *block = panel + g * BYTES;
+        __builtin_prefetch(block + 2 * BYTES);
+        i32x16 acc[M][4];
+        const int8_t *q[M];
+        for (int m = 0; m < M; m++) {
+            q[m] = x.values.data() + (row + m) * x.width + g * GROUP;
+            for (int v = 0; v < 4; v++) acc[m][v] = i32x16{} + x.bases[(row + m) * x.groups + g];
+        }
+        if constexpr (BITS == 8) {
+            for (int s = 0; s < 16; s++)
+                for (int v = 0; v < 4; v++) {
+                    u8x64 w = load_bytes(block + s * 256 + v * 64);
+                    for (int m = 0; m < M; m++) acc[m][v] = dot4(acc[m][v], w, word(q[m] + 4 * s));
+                }
+            for (int m = 0; m < M; m++)
+                for (int v = 0; v < 4; v++) sums[m][v] += x.scales[(row + m) * x.groups + g] * to_floats(acc[m][v]);
+        } else {
+            for (int s = 0; s < 4; s++)
+                for (int v = 0; v < 4; v++) {
+                    u8x64 pairs = load_bytes(block + s * 256 + v * 64);
+                    u8x64 low = pairs & 15, high = (u8x64)((i32x16)pairs >> 4) & 15;
+                    for (int m = 0; m < M; m++) {
+                        acc[m][v] = dot4(acc[m][v], low, word(q[m] + 8 * s));
+                        acc[m][v] = dot4(acc[m][v], high, word(q[m] + 8 * s + 4));
+                    }
+                }
+            for (int v = 0; v < 4; v++) {
+                f32x16 scale = load_halves(reinterpret_cast<const uint16_t *>(block + 16 * PANEL) + 16 * v);
+                for (int m = 0; m < M; m++)
+                    sums[m][v] += x.scales[(row + m) * x.groups + g] * to_floats(acc[m][v]) * scale;
+            }
+        }
+    }
+    for (int m = 0; m < M; m++)
+        for (int v = 0; v < 4; v++) store(out + m * PANEL + 16 * v, sums[m][v]);
+}
+
+template <int BITS>
+static void integer_rows(int m, const Integers &x, int64_t row, const uint8_t *panel, int64_t g, int64_t end,
+                         float *out) {
+    switch (m) {
+        case 1: return integer_tile<1, BITS>(x, row, panel, g, end, out);
+        case 2: return integer_tile<2, BITS>(x, row, panel, g, end, out);
+        case 3: return integer_tile<3, BITS>(x, row, panel, g, end, out);
+        case 4: return integer_tile<4, BITS>(x, row, panel, g, end, out);
+        case 5: return integer_tile<5, BITS>(x, row, panel, g, end, out);
+        default: return integer_tile<6, BITS>(x, row, panel, g, end, out);
+    }
+}
+
+constexpr int64_t FLOAT_DEPTH = 128, BLOCK_ROWS = 48;  // a block of weights stays in the first cache, sums in the second
+
+// sums (rows, 64) = x (rows, k) . panel `p`. Of floats x is read, else `integers`.
+static void panel_product(const Matrix &w, int64_t p, int64_t rows, const float *x, int64_t x_step,
+                          const Integers &integers, float *sums) {
+    if (w.bits == 32) {
+        const float *panel = reinterpret_cast<const float *>(w.panel(p));
+        int64_t depth = rows <= TILE ? w.k : FLOAT_DEPTH;
+        for (int64_t first = 0; first < w.k; first += depth)
+            for (int64_t m = 0; m < rows; m += TILE) {
+                int count = int(std::min<int64_t>(TILE, rows - m));
+                const float *at[TILE];
+                for (int i = 0; i < count; i++) at[i] = x + (m + i) * x_step + first;
+                float_rows<4>(count, at, panel + first * PANEL, PANEL, std::min(depth, w.k - first), sums + m * PANEL,
+                              PANEL, first > 0);
+            }
+        return;
+    }
+    std::memset(sums, 0, rows * PANEL * sizeof(float));
+    auto product = w.bits == 8 ? integer_rows<8> : integer_rows<4>;
+    for (int64_t block = 0; block < rows; block += BLOCK_ROWS) {
+        int64_t end = std::min(rows, block + BLOCK_ROWS), depth = end - block <= TILE ? w.groups : 1;
+        for (int64_t g = 0; g < w.groups; g += depth)
+            for (int64_t m = block; m < end; m += TILE)
+                product(int(std::min<int64_t>(TILE, end - m)), integers, m, w.panel(p), g, g + depth, sums + m * PANEL);
+    }
+    if (w.bits == 8)
+        for (int64_t m = 0; m < rows; m++)
+            for (int i = 0; i < PANEL; i++) sums[m * PANEL + i] *= w.scales[p * PANEL + i];
+}

@@ -1,0 +1,115 @@
+// Sixteen numbers at a time, in GCC's vector extensions: any compiler that has them, any machine.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512VNNI__) || defined(__AVX512F__) || defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+typedef float f32x16 __attribute__((vector_size(64)));
+typedef int32_t i32x16 __attribute__((vector_size(64)));
+typedef uint8_t u8x64 __attribute__((vector_size(64)));
+
+static inline f32x16 load(const float *p) {
+    f32x16 v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static inline void store(float *p, f32x16 v) { std::memcpy(p, &v, sizeof v); }
+
+static inline u8x64 load_bytes(const uint8_t *p) {
+    u8x64 v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static inline f32x16 to_floats(i32x16 v) { return __builtin_convertvector(v, f32x16); }
+
+// acc[i] += sum of a[4i + j] * b[j] over j < 4; a unsigned, b four signed bytes in one word
+static inline i32x16 dot4(i32x16 acc, u8x64 a, int32_t b) {
+#if defined(__AVX512VNNI__)
+    return (i32x16)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)a, _mm512_set1_epi32(b));
+#else
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 4; j++) acc[i] += int32_t(a[4 * i + j]) * int32_t(int8_t(b >> (8 * j)));
+    return acc;
+#endif
+}
+
+static inline f32x16 load_halves(const uint16_t *p) {
+#if defined(__AVX512F__)
+    __m256i bits;
+    std::memcpy(&bits, p, sizeof bits);
+    return (f32x16)_mm512_cvtph_ps(bits);
+#else
+    f32x16 v;
+    for (int i = 0; i < 16; i++) {  // of scales, which are normal numbers, subnormal ones, or 0
+        uint32_t h = p[i], exponent = (h >> 10) & 31, fraction = h & 1023;
+        float size = exponent ? std::ldexp(float(1024 + fraction), int(exponent) - 25) : std::ldexp(float(fraction), -24);
+        v[i] = (h >> 15) ? -size : size;
+    }
+    return v;
+#endif
+}
+
+static inline float sum(f32x16 v) {
+    float half[8], all = 0;
+    for (int i = 0; i < 8; i++) half[i] = v[i] + v[i + 8];
+    for (int i = 0; i < 4; i++) half[i] += half[i + 4];
+    all = (half[0] + half[2]) + (half[1] + half[3]);
+    return all;
+}
+
+static inline float largest(f32x16 v) {
+    float most = v[0];
+    for (int i = 1; i < 16; i++) most = v[i] > most ? v[i] : most;
+    return most;
+}
+
+// exp to 1 ulp or so (Cephes' expf), written so that compilers vectorise the loops that call it
+static inline float fast_exp(float x) {
+    x = x < -87.3f ? -87.3f : x;
+    x = x > 88.3f ? 88.3f : x;
+    float n = std::nearbyint(x * 1.44269504088896341f);
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t bits = (int32_t(n) + 127) << 23;
+    float power;
+    std::memcpy(&power, &bits, sizeof power);
+    return p * power;
+}
+
+static inline float fast_tanh(float x) {
+    float a = std::fabs(x), e = fast_exp(-2.0f * a), big = (1.0f - e) / (1.0f + e);
+    float s = x * x, small = a * (1.0f + s * (-0.333333333f + s * (0.133333333f + s * -0.053968254f)));
+    return std::copysign(a < 0.1f ? small : big, x);
+}
+
+// erf to 2 ulp or so (a minimax polynomial on each side of 0.93)
+static inline float fast_erf(float x) {
+    float t = std::fabs(x), s = x * x;
+    float r = -1.72853470e-5f * t + 3.83197126e-4f, u = -3.88396438e-3f * t + 2.42546219e-2f;
+    r = r * s + u;
+    r = r * t - 1.06777877e-1f;
+    r = r * t - 6.34846687e-1f;
+    r = r * t - 1.28717512e-1f;
+    r = r * t - t;
+    float far = std::copysign(1.0f - fast_exp(r), x);
+    float p = -5.96761703e-4f;
+    p = p * s + 4.99119423e-3f;
+    p = p * s - 2.67681349e-2f;
+    p = p * s + 1.12819925e-1f;
+    p = p * s - 3.76125336e-1f;
+    p = p * s + 1.28379166e-1f;
+    return t > 0.927734375f ? far : p * x + x;
+}
