@@ -33,7 +33,8 @@ FUNCTIONS = {  # name: (result, arguments), as in source/engine.cpp
     "engine_layer": (None, (P, N, N, N, N, ctypes.c_float)),
     "engine_operation": (None, (P, P, ctypes.c_float)),
     "engine_logits": (None, (P, N)),
-    "engine_pages": (N, (P, N)),
+    "engine_page_bytes": (N, (P,)),
+    "engine_make_pages": (N, (P, N)),
     "engine_copy_page": (None, (P, N, N)),
     "engine_run": (None, (P, N, P, P, P, P, N, P)),
 }

@@ -38,12 +38,15 @@ class Program:
         if getattr(self, "_engine", None):
             self._library.engine_delete(self._engine)
 
-    def make_pages(self, count: int) -> int:
-        """Room for so many pages; memory is taken as they are written. Bytes of one. Called once. MemoryError."""
-        size = self._library.engine_pages(self._engine, count)
-        if size < 0:
+    def make_pages(self, count: int) -> None:
+        """Room for so many pages; memory is taken as they are written. Called once. MemoryError."""
+        if not self._library.engine_make_pages(self._engine, count):
             raise MemoryError(f"no room for {count} pages of keys and values")
-        return size
+
+    @property
+    def page_bytes(self) -> int:
+        """Of keys and values of 64 tokens in every layer."""
+        return self._library.engine_page_bytes(self._engine)
 
     def copy_page(self, source: int, target: int) -> None:
         self._library.engine_copy_page(self._engine, source, target)

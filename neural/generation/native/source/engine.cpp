@@ -65,17 +65,16 @@ public:
     std::vector<std::unique_ptr<Matrix>> matrices;
     std::vector<std::vector<float>> vectors;
     std::vector<Buffer> buffers;
-    std::vector<AttentionLayer> layers;
     std::vector<Operation> operations;
     int64_t logits_buffer = -1;
 
-    bool make_pages(int64_t count) {
-        int64_t size = 0;
-        for (auto &layer : layers) layer.offset = size, size += layer.size();
-        tokens_.page_size = (size + 15) / 16 * 16;
-        tokens_.pool = reserve<float>(std::max<int64_t>(1, count * tokens_.page_size));
-        return tokens_.pool != nullptr;
+    void add_layer(AttentionLayer layer) {
+        layer.offset = tokens_.page_size;
+        layers_.push_back(layer);
+        tokens_.page_size += (layer.size() + 15) / 16 * 16;
     }
+
+    bool make_pages(int64_t count) { return (tokens_.pool = reserve<float>(count * tokens_.page_size)) != nullptr; }
 
     int64_t page_bytes() const { return tokens_.page_size * 4; }
 
@@ -255,7 +254,7 @@ private:
     }
 
     void attend(const Operation &o, std::atomic<int64_t> &next, int thread, int64_t rows) {
-        const AttentionLayer &layer = layers[o.number];
+        const AttentionLayer &layer = layers_[o.number];
         int64_t segment = 0;
         own_rows(thread, rows, [&](int64_t row) {
             while (row >= tokens_.segments[segment].first + tokens_.segments[segment].count) segment++;
@@ -295,6 +294,7 @@ private:
     int64_t room_step_;
     Tokens tokens_{};
     const int64_t *ids_ = nullptr, *selected_ = nullptr;
+    std::vector<AttentionLayer> layers_;
     std::vector<Scratch> scratch_;
     Integers shared_;
     std::vector<std::atomic<int64_t>> next_;
@@ -333,7 +333,7 @@ int64_t engine_buffer(Engine *engine, int64_t width) {
 
 void engine_layer(Engine *engine, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t window, float scale) {
     int64_t padded = (head_dim + 15) / 16 * 16;
-    engine->layers.push_back({heads, kv_heads, head_dim, padded, window, scale, 0});
+    engine->add_layer({heads, kv_heads, head_dim, padded, window, scale, 0});
 }
 
 // fields: kind; buffer, offset, width of out, a, b and c; matrix, vector, second; number, function
@@ -349,7 +349,9 @@ void engine_operation(Engine *engine, const int64_t *fields, float value) {
 
 void engine_logits(Engine *engine, int64_t buffer) { engine->logits_buffer = buffer; }
 
-int64_t engine_pages(Engine *engine, int64_t count) { return engine->make_pages(count) ? engine->page_bytes() : -1; }
+int64_t engine_page_bytes(Engine *engine) { return engine->page_bytes(); }
+
+int64_t engine_make_pages(Engine *engine, int64_t count) { return engine->make_pages(count); }
 
 void engine_copy_page(Engine *engine, int64_t from, int64_t to) { engine->copy_page(from, to); }
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512VNNI__) || defined(__AVX512F__) || defined(__F16C__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -33,6 +33,21 @@ static inline f32x16 to_floats(i32x16 v) { return __builtin_convertvector(v, f32
 static inline i32x16 dot4(i32x16 acc, u8x64 a, int32_t b) {
 #if defined(__AVX512VNNI__)
     return (i32x16)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)a, _mm512_set1_epi32(b));
+#elif defined(__AVX2__)
+    // even and odd bytes as 16-bit numbers, so that no sum of two products overflows
+    __m256i low[2], mask = _mm256_set1_epi32(0x00ff00ff);
+    std::memcpy(low, &a, sizeof low);
+    __m256i evens = _mm256_set1_epi32((int8_t(b) & 0xffff) | int32_t(int8_t(b >> 16)) << 16);
+    __m256i odds = _mm256_set1_epi32((int8_t(b >> 8) & 0xffff) | int32_t(int8_t(b >> 24)) << 16);
+    __m256i sums[2];
+    std::memcpy(sums, &acc, sizeof sums);
+    for (int i = 0; i < 2; i++) {
+        __m256i even = _mm256_and_si256(low[i], mask), odd = _mm256_and_si256(_mm256_srli_epi32(low[i], 8), mask);
+        sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(even, evens));
+        sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(odd, odds));
+    }
+    std::memcpy(&acc, sums, sizeof acc);
+    return acc;
 #else
     for (int i = 0; i < 16; i++)
         for (int j = 0; j < 4; j++) acc[i] += int32_t(a[4 * i + j]) * int32_t(int8_t(b >> (8 * j)));
