@@ -44,7 +44,7 @@ def eval_(
 
     corpus = open_corpus(data, text_field=text_field)
     trained = open_trained(run, checkpoint)
-    chosen = choose_executor(trained, engine, quantize)
+    chosen = choose_executor(trained, engine, quantize, note)
     executor = chosen.open(Limits(slots=1))
     note(f"engine {chosen.name}")
     with byte_progress(data, corpus.n_bytes, enabled=True) as advance:

@@ -117,7 +117,7 @@ def generate(
             title = "--prompts and --output go together, without --prompt, --chat, --beams and --json"
             fail("N958", title, hint="neural generate RUN --prompts prompts.jsonl --output out.jsonl")
         found = open_trained(run, checkpoint)
-        chosen = choose_executor(found, engine, quantize)
+        chosen = choose_executor(found, engine, quantize, note)
         return write_batch(found, chosen, prompts, output, asked, truncate and truncate.value, draft)
     if logprobs is not None and not as_json:
         fail("N959", "--logprobs needs --json, or --prompts: a text has no place for them", hint="add --json")
@@ -129,7 +129,7 @@ def generate(
     options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     text = _prompt_text(prompt)
     found = open_trained(run, checkpoint)
-    chosen = choose_executor(found, engine, quantize)
+    chosen = choose_executor(found, engine, quantize, note)
     start, ends = _prompted(found, text) if chat else (text, ())
     if beams is not None:
         best = search(found, chosen, text, start, ends, asked, beams, length_penalty)

@@ -16,17 +16,20 @@ from neural.generation.request import Limits
 from neural.training.session import choose_device
 from neural.training.trained import Trained
 
+Say = Callable[[str], None]
 WIDTHS = ("int8", "int4")
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """open: gives one for a model, a width and limits. obstacle: why it cannot be here, or for this model or width;
-    None where it can. A width is "int8", "int4", or None for float32.
+    None where it can. A width is "int8", "int4", or None for float32. prepare: makes what is made once on a machine,
+    and says so.
     """
 
     open: Callable[[Trained, str | None, Limits], Executor]
     obstacle: Callable[[Trained, str | None], Diagnostic | None]
+    prepare: Callable[[Say], object] = lambda say: None
 
 
 def _open_torch(found: Trained, width: str | None, limits: Limits) -> Executor:
@@ -41,6 +44,24 @@ def _torch_obstacle(found: Trained, width: str | None) -> Diagnostic | None:
         return None
     hint = "use --engine auto, which finds one that does"
     return Diagnostic("N968", f"the engine torch does not quantise to {width}", hint=hint)
+
+
+def _open_native(found: Trained, width: str | None, limits: Limits) -> Executor:
+    from neural.generation.native.opening import open_native
+
+    return open_native(found, width, limits)
+
+
+def _native_obstacle(found: Trained, width: str | None) -> Diagnostic | None:
+    from neural.generation.native.opening import obstacle
+
+    return obstacle(found, width)
+
+
+def _prepare_native(say: Say) -> None:
+    from neural.generation.native.building import prepare
+
+    prepare(say)
 
 
 def _open_onnxruntime(found: Trained, width: str | None, limits: Limits) -> Executor:
@@ -67,7 +88,8 @@ def _missing(packages: tuple[str, ...], extra: str, found: Trained, width: str |
     return Diagnostic("N967", title, hint=f"pip install 'neural-dsl[{extra}]', or choose another --engine")
 
 
-KINDS = {  # `auto` takes the first without an obstacle: PyTorch opens a model at once, the others take seconds
+KINDS = {  # `auto` takes the first without an obstacle: after PyTorch those that take seconds to open a model
+    "native": Kind(_open_native, _native_obstacle, _prepare_native),
     "torch": Kind(_open_torch, _torch_obstacle),
     "openvino": Kind(_open_openvino, partial(_missing, ("openvino", "onnx_ir"), "openvino")),
     "onnxruntime": Kind(_open_onnxruntime, partial(_missing, ("onnxruntime", "onnx_ir"), "onnx")),
@@ -81,26 +103,38 @@ class Chosen(NamedTuple):
     open: Opener
 
 
-def choose_executor(found: Trained, name: str = "auto", width: str | None = None) -> Chosen:
-    """name: of KINDS, or "auto". NeuralError N966 (no such), N967 (not installed), N968 (not for this model or width),
-    N969 (no such width).
+def choose_executor(
+    found: Trained, name: str = "auto", width: str | None = None, say: Say = lambda _: None
+) -> Chosen:
+    """name: of KINDS, or "auto". `say` is told of what takes a while, once.
+
+    NeuralError N966 (no such), N967 (not installed), N968 (not for this model or width), N969 (no such width), N970 and
+    N971 (the C++ compiler).
     """
     if width not in (None, *WIDTHS):
         fail("N969", f"weights are not quantised to {width!r}", hint=f"choose {' or '.join(WIDTHS)}")
     if name != "auto" and name not in KINDS:
         fail("N966", f"there is no engine {name!r}", hint=f"choose auto, {', '.join(KINDS)}")
     if name == "auto":
-        name = _best(found, width)
+        name = _best(found, width, say)
     elif obstacle := KINDS[name].obstacle(found, width):
         raise NeuralError(obstacle)
+    else:
+        KINDS[name].prepare(say)
     return Chosen(name, partial(KINDS[name].open, found, width))
 
 
-def _best(found: Trained, width: str | None) -> str:
+def _best(found: Trained, width: str | None, say: Say) -> str:
     """On a GPU that is PyTorch; on a CPU the first that can."""
-    kinds = {"torch": KINDS["torch"]} if torch.cuda.is_available() else KINDS
-    obstacles = {name: kind.obstacle(found, width) for name, kind in kinds.items()}
-    best = next((name for name, obstacle in obstacles.items() if obstacle is None), None)
-    if best is None:
-        raise NeuralError(*obstacles.values())
-    return best
+    obstacles = []
+    for name, kind in {"torch": KINDS["torch"]}.items() if torch.cuda.is_available() else KINDS.items():
+        if (obstacle := kind.obstacle(found, width)) is not None:
+            obstacles.append(obstacle)
+            continue
+        try:
+            kind.prepare(say)
+            return name
+        except NeuralError as error:
+            say(error.diagnostics[0].title)
+            obstacles += error.diagnostics
+    raise NeuralError(*obstacles)

@@ -46,9 +46,8 @@ def compiler() -> str | None:
     return shutil.which(named) if named else next((p for p in map(shutil.which, COMPILERS) if p), None)
 
 
-@cache
-def library(say: Say = lambda _: None) -> ctypes.CDLL:
-    """The compiled library. `say` is told where that takes a while.
+def prepare(say: Say = lambda _: None) -> Path:
+    """Compile the library unless that is done; where it lies. `say` is told, since it takes some seconds.
 
     NeuralError N970 where there is no compiler, N971 where it fails.
     """
@@ -59,9 +58,15 @@ def library(say: Say = lambda _: None) -> ctypes.CDLL:
     stamp = hashlib.sha256(b"\0".join([*(s.read_bytes() for s in sources), repr((found, FLAGS, _machine())).encode()]))
     path = _cache_folder() / f"native-{stamp.hexdigest()[:16]}.so"
     if not path.exists():
-        say("compiling the native engine for this machine (once, some seconds)")
+        say("compiling the native engine for this machine: some seconds, once")
         _compile(found, path)
-    loaded = ctypes.CDLL(str(path))
+    return path
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The library, compiled if need be. NeuralError: see `prepare`."""
+    loaded = ctypes.CDLL(str(prepare()))
     for name, (result, arguments) in FUNCTIONS.items():
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments

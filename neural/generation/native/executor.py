@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from neural.diagnostics.diagnostic import fail
-from neural.generation.native.building import Say
 from neural.generation.native.pages import PAGE, Pages, Text
-from neural.generation.native.program import Program, Weights
+from neural.generation.native.program import Program
+from neural.generation.native.recording import Weights
+from neural.generation.prefixes import shared_length
 from neural.generation.request import Limits
 from neural.graph.graph import Network
 
@@ -30,13 +31,13 @@ class NativeExecutor:
 
     def __init__(
         self, network: Network, weights: Weights, limits: Limits | None = None, *, vocab_size: int,
-        threads: int | None = None, say: Say = lambda _: None,
+        threads: int | None = None,
     ) -> None:  # fmt: skip
         self.context, self.vocab_size, self.limits = network.context, vocab_size, limits or Limits()
         self.most_tokens = self.limits.cache_tokens or self.limits.slots * self.context
         size = sum(weight.nbytes for weight in weights.values())
         threads = threads or max(1, min(torch.get_num_threads(), size // BYTES_A_THREAD))
-        self._program = Program(network, weights, threads=threads, say=say)
+        self._program = Program(network, weights, threads=threads)
         if self._program.width < vocab_size:
             fail(
                 "N917",
@@ -66,7 +67,7 @@ class NativeExecutor:
     def begin(self, ids: Sequence[int]) -> int:
         if self._prompt_logits is not None and self._prompt_ids == list(ids):
             return len(ids)
-        common = _common(self._prompt_ids, ids[:-1])
+        common = shared_length(self._prompt_ids, ids[:-1])
         pages = self._pages.find(ids)
         if len(pages) * PAGE > common:
             self._prompt.hold(pages, common := len(pages) * PAGE)
@@ -125,7 +126,3 @@ class NativeExecutor:
     def nbytes(self) -> int:
         return self._pages.used * self._page_bytes
 
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two texts begin with alike."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

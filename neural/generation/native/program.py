@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from neural.generation.native.building import Say, library
+from neural.generation.native.building import library
 from neural.generation.native.fusing import fuse
-from neural.generation.native.recording import Operation, Recording, Result, View, record
+from neural.generation.native.recording import Operation, Recording, Result, View, Weights, record
 from neural.graph.graph import Network
 from neural.quantization.matrix import QuantizedMatrix
 
 GROUP = 32  # of int4, as in source/matrix.h
-Weights = Mapping[str, np.ndarray | QuantizedMatrix]
 
 
 class Program:
@@ -23,9 +22,9 @@ class Program:
     Raises Unsupported for what the C++ cannot do, MemoryError, and NeuralError N970 and N971 (no compiler).
     """
 
-    def __init__(self, network: Network, weights: Weights, *, threads: int, say: Say = lambda _: None) -> None:
+    def __init__(self, network: Network, weights: Weights, *, threads: int) -> None:
         recording = fuse(record(network, weights))
-        self._library = library(say)
+        self._library = library()
         self._engine = self._library.engine_new(threads, network.context)
         self.width = recording.logits.width
         self._matrices: dict[tuple[str, bool], int] = {}

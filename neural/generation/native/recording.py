@@ -20,12 +20,17 @@ from neural.layers.layer import Effect
 from neural.layers.masks import CausalMask
 from neural.layers.rotary import Rotary
 from neural.layers.values import Shape
+from neural.quantization.matrix import QuantizedMatrix
+
+Weights = Mapping[str, np.ndarray | QuantizedMatrix]
 
 
 class Kind(IntEnum):
     """As in source/engine.cpp."""
 
-    EMBED, POSITION, LINEAR, LAYER_NORM, RMS_NORM, ROTATE, ATTEND, ADD, MULTIPLY, SCALE, UNARY, SELECT, NARROW = range(13)
+    EMBED, POSITION, LINEAR, LAYER_NORM, RMS_NORM, ROTATE, ATTEND, ADD, MULTIPLY, SCALE, UNARY, SELECT, NARROW = range(
+        13
+    )
 
 
 FUNCTIONS = ("Identity", "Relu", "Gelu", "GeluTanh", "Silu", "Tanh", "Sigmoid", "LeakyRelu", "Elu", "Softplus", "Mish",
@@ -102,10 +107,10 @@ class Recording:
     logits: View | None = None
 
 
-def record(network: Network, weights: Mapping[str, np.ndarray]) -> Recording:
+def record(network: Network, weights: Weights) -> Recording:
     """The operations of a causal language model, after `optimize`.
 
-    weights: float32, by the names of `graph.weights`; matrices are only named and not looked at. Raises Unsupported.
+    weights: by the names of `graph.weights`. Matrices of products are named, and not looked at. Raises Unsupported.
     """
     if not network.cached:
         raise Unsupported("a network without a cache of keys and values")
@@ -118,7 +123,7 @@ IDS = object()  # the input
 
 
 class _Recorder:
-    def __init__(self, network: Network, weights: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, network: Network, weights: Weights) -> None:
         self.network, self.weights = network, weights
         self.recording = Recording()
         self.ties: dict[str, tuple[str, bool]] = {}
@@ -147,7 +152,9 @@ class _Recorder:
 
     def node(self, node: Node, given: tuple, shapes: tuple[Shape, ...], path: str) -> Any:
         if isinstance(node.layer, Block):
-            return self.block(node.layer, dict(zip((v.name for v in node.layer.inputs), given, strict=True)), f"{path}.")
+            return self.block(
+                node.layer, dict(zip((v.name for v in node.layer.inputs), given, strict=True)), f"{path}."
+            )
         return node.layer.onnx(_Site(self, f"{path}.", given, shapes))
 
     def add(self, kind: Kind, width: int, **given: Any) -> View:
@@ -194,7 +201,8 @@ class _Site:
         return write(self, *inputs, **attributes)
 
     def _array(self, x: np.ndarray | WeightName) -> np.ndarray:
-        return self.recorder.weights[x.name] if isinstance(x, WeightName) else x
+        found = self.recorder.weights[x.name] if isinstance(x, WeightName) else x
+        return found.dequantized() if isinstance(found, QuantizedMatrix) else found
 
     def constant(self, value: Any, dtype: str = "float32") -> np.ndarray:
         return np.asarray(value, dtype)
@@ -270,9 +278,7 @@ class _Site:
 
     def _layer_norm(self, x: View, gain: WeightName, bias: WeightName | None, epsilon: float) -> View:
         second = None if bias is None else self._array(bias)
-        return self.recorder.add(
-            Kind.LAYER_NORM, x.width, a=x, vector=self._array(gain), second=second, value=epsilon
-        )
+        return self.recorder.add(Kind.LAYER_NORM, x.width, a=x, vector=self._array(gain), second=second, value=epsilon)
 
     def _rms_norm(self, x: View, gain: WeightName, epsilon: float) -> View:
         normal = self.recorder.add(
@@ -283,9 +289,7 @@ class _Site:
     def _rotate(self, x: View, cosines: np.ndarray, sines: np.ndarray, num_heads: int) -> View:
         if x.width // num_heads != 2 * cosines.shape[-1]:
             raise Unsupported("a rotation of a part of each head")
-        return self.recorder.add(
-            Kind.ROTATE, x.width, a=x, vector=cosines[0], second=sines[0], number=num_heads
-        )
+        return self.recorder.add(Kind.ROTATE, x.width, a=x, vector=cosines[0], second=sines[0], number=num_heads)
 
     def _split(self, x: View, widths: np.ndarray, axis: int) -> list[View]:
         starts = np.cumsum([0, *widths[:-1]]).tolist()

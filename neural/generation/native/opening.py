@@ -1,0 +1,44 @@
+"""Whether the native engine can run a model, and the model in it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neural.diagnostics.diagnostic import Diagnostic
+from neural.generation.native.building import INSTALL, compiler
+from neural.generation.native.executor import NativeExecutor
+from neural.generation.native.recording import Kind, Unsupported, record
+from neural.generation.request import Limits
+from neural.graph.graph import weights
+from neural.graph.passes import optimize
+from neural.quantization.matrix import BITS, QuantizedMatrix
+from neural.quantization.rounding import round_to_nearest
+from neural.training.trained import Trained
+
+
+def open_native(found: Trained, width: str | None, limits: Limits) -> NativeExecutor:
+    """width: "int8" or "int4" rounds every matrix of a product or an embedding; None leaves them as they are."""
+    network, numbers = optimize(found.program.graph), model_weights(found)
+    if width is not None:
+        read = {o.matrix[0] for o in record(network, numbers).operations if o.kind in (Kind.LINEAR, Kind.EMBED)}
+        numbers |= {name: round_to_nearest(numbers[name], BITS[width]) for name in read}
+    return NativeExecutor(network, numbers, limits, vocab_size=found.tokenizer.vocab_size)
+
+
+def obstacle(found: Trained, width: str | None) -> Diagnostic | None:
+    """Why it cannot be here, or for this model; None where it can."""
+    if compiler() is None:
+        return Diagnostic("N970", "the native engine needs a C++ compiler, and none is on the path", hint=INSTALL)
+    try:
+        record(optimize(found.program.graph), model_weights(found))
+    except Unsupported as what:
+        title = f"the native engine cannot run {found.program.name}: it has {what}"
+        return Diagnostic("N968", title, hint="use --engine torch")
+    return None
+
+
+def model_weights(found: Trained) -> dict[str, np.ndarray | QuantizedMatrix]:
+    """The model's numbers by their names in the graph, float32; no copies."""
+    state = found.model.state_dict()
+    names = weights(optimize(found.program.graph).block)
+    return {name: state[name].detach().float().cpu().numpy() for name in names}

@@ -1,0 +1,116 @@
+"""The C++ against PyTorch on the same weights, and against itself cut into other calls: bit for bit."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from neural.generation.native.recording import Unsupported, record
+from neural.graph.passes import optimize
+from neural.quantization.matrix import QuantizedMatrix
+from tests.generation.native.models import (
+    CONTEXT,
+    PROGRAMS,
+    VOCAB_SIZE,
+    Reader,
+    block,
+    compiled,
+    expected,
+    named_weights,
+    network,
+    rounded,
+    tokens,
+)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_logits_are_pytorchs(name: str) -> None:
+    program, model = compiled(PROGRAMS[name])
+    ids = tokens(CONTEXT)
+    theirs = expected(model, ids)
+    ours = Reader(program, named_weights(program, model)).read(ids)
+    np.testing.assert_allclose(ours, theirs, atol=2e-5 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("name", ["gpt2", "rope, grouped", "wide head"])
+def test_integers_are_what_they_stand_for(name: str, bits: int) -> None:
+    """As near to PyTorch with the rounded weights as rounding the inputs of each product allows, and nearer to it than
+    to PyTorch with the weights as they were.
+    """
+    program, model = compiled(PROGRAMS[name])
+    weights = named_weights(program, model)
+    integers = rounded(weights, bits)
+    ids = tokens(CONTEXT)
+    unrounded = expected(model, ids)
+    with torch.no_grad():
+        for n, matrix in integers.items():
+            if isinstance(matrix, QuantizedMatrix):
+                model.get_parameter(n).copy_(torch.from_numpy(matrix.dequantized()))
+    theirs = expected(model, ids)
+    ours = Reader(program, integers).read(ids)
+    error, scale = np.sqrt(np.mean((ours - theirs) ** 2)), np.sqrt(np.mean(theirs**2))
+    assert error < 0.02 * scale
+    if bits == 4:
+        assert error < 0.5 * np.sqrt(np.mean((theirs - unrounded) ** 2))
+
+
+@pytest.mark.parametrize("bits", [32, 8, 4])
+@pytest.mark.parametrize("name", ["gpt2", "one key head", "window, normed, scaled"])
+def test_a_text_is_the_same_however_it_is_cut(name: str, bits: int) -> None:
+    program, model = compiled(PROGRAMS[name])
+    weights = named_weights(program, model)
+    if bits < 32:
+        weights = rounded(weights, bits)
+    ids = tokens(150)
+    whole = Reader(program, weights).read(ids)
+    reader = Reader(program, weights, threads=3)
+    cuts = [0, 1, 2, 5, 64, 65, 128, 140, 150]
+    parts = [reader.read(ids[a:b], a) for a, b in pairwise(cuts)]
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_texts_do_not_know_their_neighbours() -> None:
+    program, model = compiled(PROGRAMS["gpt2"])
+    reader = Reader(program, named_weights(program, model), threads=2)
+    texts = [tokens(n, seed=n) for n in (70, 3, 20)]
+    alone = [reader.read(ids)[-1] for ids in texts]
+    for i, ids in enumerate(texts):
+        reader.read(ids[:-1], text=i)
+    together = reader.native.run(
+        [ids[-1] for ids in texts], [len(ids) - 1 for ids in texts], reader.tables, range(len(texts))
+    )
+    assert np.array_equal(together, np.stack(alone))
+
+
+def test_only_the_logits_that_are_asked_for() -> None:
+    program, model = compiled(PROGRAMS["rope, grouped"])
+    reader, ids = Reader(program, named_weights(program, model)), tokens(90)
+    whole = reader.read(ids)
+    some = reader.native.run(ids, range(90), [reader.tables[0]] * 90, [3, 89])
+    assert np.array_equal(some, whole[[3, 89]])
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (network(block() + 'Activation("softmax")'), "the operator Softmax"),
+        (network("a = Dense(96) b = Dense(96) Concatenate(a, b) Dense(96)" + block()), "the operator Concat"),
+        (network(block()).replace(", causal=true", ""), "without a cache"),
+    ],
+)
+def test_what_the_engine_cannot_do_is_said(text: str, what: str) -> None:
+    program, model = compiled(text)
+    with pytest.raises(Unsupported, match=what):
+        record(optimize(program.graph), named_weights(program, model))
+
+
+def test_a_vocabulary_of_one_panel_and_one() -> None:
+    text = PROGRAMS["gpt2"].replace(str(VOCAB_SIZE), "65")
+    program, model = compiled(text)
+    ids = [64, 0, 63, 64]
+    theirs = expected(model, ids)
+    np.testing.assert_allclose(Reader(program, named_weights(program, model)).read(ids), theirs, atol=1e-4)
