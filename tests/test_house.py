@@ -26,6 +26,7 @@ ORDER = (
     "training",
     "generation",
     "verification",
+    "benchmarks",
     "serving",
     "cli",
 )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from neural.cli import (
+    bench,
     check,
     compile,
     data,
@@ -66,5 +67,6 @@ app.command("plan")(plan.plan)
 app.command("visualize")(visualize.visualize)
 app.command("fmt")(fmt.fmt)
 app.command("explain")(explain.explain)
+app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")

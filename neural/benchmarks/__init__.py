@@ -1,0 +1,1 @@
+"""Us and others on the user's own machine, in turn."""
