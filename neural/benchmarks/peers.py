@@ -36,7 +36,7 @@ class Ours:
         torch.set_num_threads(threads)
         found = open_trained(Path((folder / "source").read_text()))
         limits = Limits(slots=int((folder / "slots").read_text()))
-        self._engine = Engine(choose_executor(found, executor, quantize=quantize).open(limits))
+        self._engine = Engine(choose_executor(found, executor, quantize).open(limits))
         del found  # its float32 weights, where the executor has them in a form of its own
         self._request = partial(Request, options=SamplingOptions(temperature=0))
 

@@ -103,9 +103,7 @@ class Chosen(NamedTuple):
     open: Opener
 
 
-def choose_executor(
-    found: Trained, name: str = "auto", width: str | None = None, say: Say = lambda _: None
-) -> Chosen:
+def choose_executor(found: Trained, name: str = "auto", width: str | None = None, say: Say = lambda _: None) -> Chosen:
     """name: of KINDS, or "auto". `say` is told of what takes a while, once.
 
     NeuralError N966 (no such), N967 (not installed), N968 (not for this model or width), N969 (no such width), N970 and

@@ -125,4 +125,3 @@ class NativeExecutor:
     @property
     def nbytes(self) -> int:
         return self._pages.used * self._page_bytes
-
