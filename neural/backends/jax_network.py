@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from neural.backends.use import example_inputs, main_block, probabilities
 from neural.backends.writer import drawn
 from neural.graph.graph import Block, Network, Node
-from neural.graph.ids import embedding
 from neural.graph.residuals import additions, residual_suffixes
 from neural.layers.attention import Attention
 from neural.layers.layer import width
@@ -156,7 +156,7 @@ def forward(writer: ClassWriter, effects: list[str]) -> list[str]:
     inputs = [v.name for v in block.inputs]
     given = [f"{name}: Array" for name in inputs]
     given += ["attention_mask: Array | None = None"] if masked else []
-    probabilities = _probabilities(writer, given, inputs + ["attention_mask"] * masked) if network.classifies else []
+    probabilities = _probabilities(writer, given, inputs + ["attention_mask"] * masked) if network.activation else []
     given += ["past_key_values: KVCache | None = None"] if network.cached else []
     kind = "Array | tuple[Array, KVCache]" if network.cached else "Array"
     method = [f"    def __call__(self, {', '.join(given)}) -> {kind}:", *_docstring(writer, masked)]
@@ -192,7 +192,7 @@ def _start(writer: ClassWriter, body: str, masked: bool) -> list[str]:
 
 def _end(writer: ClassWriter) -> list[str]:
     result = writer.variables[writer.block.outputs[0]]
-    name = "logits" if writer.module.network.classifies else result
+    name = "logits" if writer.module.network.activation else result
     last = writer.forward[-1] if writer.forward else ""
     if last.startswith(f"{result} = "):
         expression = last.removeprefix(f"{result} = ")
@@ -209,10 +209,10 @@ def _end(writer: ClassWriter) -> list[str]:
 def _docstring(writer: ClassWriter, masked: bool) -> list[str]:
     network, block = writer.module.network, writer.block
     out = writer.values[block.outputs[0]].shape
-    what = "Logits" if network.classifies else "The output"
+    what = "Logits" if network.activation else "The output"
     sources = ", ".join(f"{v.name} {drawn(v.shape)}" for v in block.inputs)
     given = "; given a cache, {} and the cache that follows."
-    more = given.format("the logits" if network.classifies else "the output") if network.cached else "."
+    more = given.format("the logits" if network.activation else "the output") if network.cached else "."
     lines = [f"{what} {drawn(out)} of {sources}" + more]
     if masked or network.cached:
         lines.append("")
@@ -229,36 +229,22 @@ def _docstring(writer: ClassWriter, masked: bool) -> list[str]:
 
 
 def _probabilities(writer: ClassWriter, given: list[str], names: list[str]) -> list[str]:
-    shape = drawn(writer.values[writer.block.outputs[0]].shape)
-    return [
-        "",
-        f"    def probabilities(self, {', '.join(given)}) -> Array:",
-        f'        """The softmax of the logits, {shape}."""',
-        f"        return nnx.softmax(self({', '.join(names)}))",
-    ]
+    return probabilities(writer, f"{', '.join(given)}) -> Array", f"nnx.{{}}(self({', '.join(names)}))")
 
 
 def main_lines(network: Network) -> str:
-    """What the module does when it is run by itself: its size, and one forward pass."""
-    arguments, shows = [], []
-    for value in network.block.inputs:
-        if value.dtype == "int64":
-            rows = embedding(network.block, value.name).input_dim.value
-            made = f"jax.random.randint(key, (1, {min(value.shape[1].value, 64)}), 0, {rows})"
-        else:
-            made = f"jax.random.normal(key, (2, {', '.join(str(a.value) for a in value.shape[1:])}))"
-        name = value.name + "_" * (value.name in ("model", "size", "key", "output"))
-        arguments.append(f"{name} = {made}")
-        shows.append(name)
+    """What the module does when it is run by itself."""
+    ids, numbers = "jax.random.randint(key, (1, {length}), 0, {rows})", "jax.random.normal(key, (2, {sizes}))"
+    given = {
+        name + "_" * (name in ("model", "size", "key", "output")): made
+        for name, made in example_inputs(network, ids, numbers).items()
+    }
     lines = [
-        'if __name__ == "__main__":',
-        f"    model = {network.name}(rngs=nnx.Rngs(0))",
-        "    model.eval()",
-        "    size = sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param)))",
-        "    key = jax.random.key(1)",
-        *(f"    {a}" for a in arguments),
-        f"    output = model({', '.join(shows)})",
-        f'    print(f"{network.name}: {{size:,}} parameters")',
-        f'    print(f"{", ".join(f"{n} {{{n}.shape}}" for n in shows)} → {{output.shape}}")',
+        f"model = {network.name}(rngs=nnx.Rngs(0))",
+        "model.eval()",
+        "size = sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param)))",
+        "key = jax.random.key(1)",
+        *(f"{name} = {made}" for name, made in given.items()),
+        f"output = model({', '.join(given)})",
     ]
-    return "\n".join(lines) + "\n"
+    return main_block(network, lines, given, "{{{}.shape}}")

@@ -18,11 +18,8 @@ LOSSES = {
         ["logits = {output}", "return optax.softmax_cross_entropy(logits, targets).mean()"],
     ),
     "binary_crossentropy": (
-        "The mean cross-entropy in nats of probabilities. targets: 0 or 1, of their shape.",
-        [
-            "p = jnp.clip({output}, 1e-7, 1 - 1e-7)",
-            "return -(targets * jnp.log(p) + (1 - targets) * jnp.log(1 - p)).mean()",
-        ],
+        "The mean cross-entropy in nats. targets: 0 or 1, of the logits' shape.",
+        ["logits = {output}", "return optax.sigmoid_binary_cross_entropy(logits, targets).mean()"],
     ),
     "mean_squared_error": (
         "The mean squared error. targets: of the output's shape.",
@@ -34,7 +31,7 @@ LOSSES = {
     ),
 }
 
-LOCALS = ("model", "optimizer", "targets", "logits", "loss", "grads", "p")  # names of its functions
+LOCALS = ("model", "optimizer", "targets", "logits", "loss", "grads")  # names of its functions
 
 DECAY_MASK = '''
 def is_matrix(params: nnx.State) -> nnx.State:

@@ -6,9 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 from neural.backends.keras_training import compile_lines, default_steps, needs_steps
+from neural.backends.use import example_inputs, main_block, probabilities
 from neural.backends.writer import drawn
 from neural.graph.graph import Network
-from neural.graph.ids import embedding
 from neural.graph.residuals import additions, indexed_within, residual_suffixes
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def forward(writer: KerasWriter, effects: list[str]) -> list[str]:
     masked = re.search(r"\battention_mask\b", text) is not None
     given = [names[0] if len(names) == 1 else "inputs"]
     given += ["attention_mask=None"] if masked else []
-    probabilities = _probabilities(writer, given) if network.classifies else []
+    probabilities = _probabilities(writer, given) if network.activation else []
     given += ["past_key_values=None"] if network.cached else []
     lines = [f"    def call(self, {', '.join([*given, *writer.training()])}):", *_docstring(writer, masked)]
     lines += [f"        {line}" for line in (*_start(writer, text, masked), *body, *end)]
@@ -187,7 +187,7 @@ def _end(writer: KerasWriter, body: list[str]) -> list[str]:
         body.pop()
         return [f"return {expression}"]
     if expression is not None:
-        result = "logits" if network.classifies else result
+        result = "logits" if network.activation else result
         body[-1] = f"{result} = {expression}"
     return [
         "if past_key_values is None:",
@@ -199,7 +199,7 @@ def _end(writer: KerasWriter, body: list[str]) -> list[str]:
 
 def _docstring(writer: KerasWriter, masked: bool) -> list[str]:
     network, block = writer.module.network, writer.block
-    what = "Logits" if network.classifies else "The output"
+    what = "Logits" if network.activation else "The output"
     sources = ", ".join(f"{v.name} {drawn(v.shape)}" for v in block.inputs)
     end = "; given a cache, the logits and the cache." if network.cached else "."
     lines = [f"{what} {drawn(writer.values[block.outputs[0]].shape)} of {sources}{end}"]
@@ -227,37 +227,19 @@ def _docstring(writer: KerasWriter, masked: bool) -> list[str]:
 
 def _probabilities(writer: KerasWriter, given: list[str]) -> list[str]:
     names = [g.partition("=")[0] for g in given]
-    passed = [names[0], *(f"{n}={n}" for n in names[1:])]
-    shape = drawn(writer.values[writer.block.outputs[0]].shape)
-    return [
-        "",
-        f"    def probabilities(self, {', '.join(given)}):",
-        f'        """The softmax of the logits, {shape}."""',
-        f"        return ops.softmax(self({', '.join(passed)}))",
-    ]
+    passed = ", ".join([names[0], *(f"{n}={n}" for n in names[1:])])
+    return probabilities(writer, f"{', '.join(given)})", f"ops.{{}}(self({passed}))")
 
 
 def main_lines(network: Network) -> str:
-    """What the module does when it is run by itself: its size, and one forward pass."""
-    arguments, names = [], [v.name for v in network.block.inputs]
-    for value in network.block.inputs:
-        if value.dtype == "int64":
-            rows = embedding(network.block, value.name).input_dim.value
-            length = min(value.shape[1].value, 64)
-            arguments.append(f"{value.name} = keras.random.randint((1, {length}), 0, {rows})")
-        else:
-            arguments.append(
-                f"{value.name} = keras.random.normal((2, {', '.join(str(a.value) for a in value.shape[1:])}))"
-            )
-    given = names[0] if len(names) == 1 else "{" + ", ".join(f'"{n}": {n}' for n in names) + "}"
-    shows = ", ".join(f"{n} {{tuple({n}.shape)}}" for n in names)
+    """What the module does when it is run by itself."""
+    ids, numbers = "keras.random.randint((1, {length}), 0, {rows})", "keras.random.normal((2, {sizes}))"
+    given = example_inputs(network, ids, numbers)
+    batch = ", ".join(given) if len(given) == 1 else "{" + ", ".join(f'"{n}": {n}' for n in given) + "}"
     lines = [
-        'if __name__ == "__main__":',
-        f"    model = {network.name}()",
-        "    size = sum(math.prod(weight.shape) for weight in model.trainable_weights)",
-        *(f"    {a}" for a in arguments),
-        f"    output = model({given})",
-        f'    print(f"{network.name}: {{size:,}} parameters")',
-        f'    print(f"{shows} → {{tuple(output.shape)}}")',
+        f"model = {network.name}()",
+        "size = sum(math.prod(weight.shape) for weight in model.trainable_weights)",
+        *(f"{name} = {made}" for name, made in given.items()),
+        f"output = model({batch})",
     ]
-    return "\n".join(lines) + "\n"
+    return main_block(network, lines, given, "{{tuple({}.shape)}}")

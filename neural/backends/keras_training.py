@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from neural.graph.graph import Network
-from neural.graph.sections import CROSS_ENTROPIES
+from neural.graph.sections import ACTIVATED, CROSS_ENTROPIES
 from neural.graph.settings import Choice, Settings
 
 JIT_COMPILE = """
@@ -89,14 +89,14 @@ class SGD(keras.optimizers.SGD):
 LOSSES = {
     "sparse_categorical_crossentropy": "SparseCategoricalCrossentropy(from_logits=True)",
     "categorical_crossentropy": "CategoricalCrossentropy(from_logits=True)",
-    "binary_crossentropy": "BinaryCrossentropy()",
+    "binary_crossentropy": "BinaryCrossentropy(from_logits=True)",
     "mean_squared_error": "MeanSquaredError()",
     "mean_absolute_error": "MeanAbsoluteError()",
 }
 ACCURACIES = {
-    "sparse_categorical_crossentropy": "SparseCategoricalAccuracy",
-    "categorical_crossentropy": "CategoricalAccuracy",
-    "binary_crossentropy": "BinaryAccuracy",
+    "sparse_categorical_crossentropy": 'SparseCategoricalAccuracy(name="accuracy")',
+    "categorical_crossentropy": 'CategoricalAccuracy(name="accuracy")',
+    "binary_crossentropy": 'BinaryAccuracy(name="accuracy", threshold=0.0)',  # a logit of 0 is a half
 }
 SCHEDULES = "keras.optimizers.schedules."
 
@@ -145,7 +145,7 @@ def compile_lines(network: Network, steps: str) -> list[str]:
     if metrics:
         given.append(f"metrics=[{', '.join(metrics)}]")
     given.append("jit_compile=JIT_COMPILE")
-    notes = [f"# {name} takes more than `fit` sees" for name in unseen]
+    notes = [f"# {name} cannot be had from logits and targets alone" for name in unseen]
     if settings.train.gradient_accumulation > 1 and settings.lr_schedule is not None:
         notes.append(f"# the schedule counts batches, {settings.train.gradient_accumulation} to a step")
     return [*notes, f"self.compile({', '.join(given)})"]
@@ -156,10 +156,10 @@ def _metrics(settings: Settings) -> tuple[list[str], list[str]]:
     made, unseen = [], []
     for name in settings.metrics:
         if name == "accuracy" and settings.loss in ACCURACIES:
-            made.append(f'keras.metrics.{ACCURACIES[settings.loss]}(name="accuracy")')
+            made.append(f"keras.metrics.{ACCURACIES[settings.loss]}")
         elif name == "perplexity" and settings.loss in CROSS_ENTROPIES:
             made.append('Perplexity(name="perplexity", from_logits=True)')
-        elif name in ("mean_squared_error", "mean_absolute_error"):
+        elif name in ("mean_squared_error", "mean_absolute_error") and settings.loss not in ACTIVATED:
             made.append(f'"{name}"')
         else:
             unseen.append(name)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from neural.backends.use import example_inputs, main_block, probabilities
 from neural.backends.writer import drawn
 from neural.graph.graph import Network, primitives
-from neural.graph.ids import embedding
 from neural.graph.residuals import additions, indexed_within, residual_suffixes
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ def forward(writer: ClassWriter, effects: list[str]) -> list[str]:
         *_docstring(writer, "attention_mask" in " ".join(given)),
     ]
     method += [f"        {line}" for line in (*head, *body)]
-    if network.classifies:
-        method += _probabilities(writer, given, inputs)
+    if network.activation:
+        method += _probabilities(writer, given)
     return method
 
 
@@ -130,7 +130,7 @@ def _start(writer: ClassWriter, body: str) -> list[str]:
 
 def _end(writer: ClassWriter) -> list[str]:
     result = writer.variables[writer.block.outputs[0]]
-    name = "logits" if writer.module.network.classifies else result
+    name = "logits" if writer.module.network.activation else result
     last = writer.forward[-1] if writer.forward else ""
     if last.startswith(f"{result} = "):
         expression = last.removeprefix(f"{result} = ")
@@ -150,7 +150,7 @@ def _end(writer: ClassWriter) -> list[str]:
 def _docstring(writer: ClassWriter, masked: bool) -> list[str]:
     network, block = writer.module.network, writer.block
     out = writer.values[block.outputs[0]].shape
-    what = "Logits" if network.classifies else "The output"
+    what = "Logits" if network.activation else "The output"
     sources = ", ".join(f"{v.name} {drawn(v.shape)}" for v in block.inputs)
     lines = [
         f"{what} {drawn(out)} of {sources}" + ("; given a cache, the logits and the cache." if network.cached else ".")
@@ -170,37 +170,21 @@ def _docstring(writer: ClassWriter, masked: bool) -> list[str]:
     return [f'        """{lines[0]}', *(f"        {line}".rstrip() for line in lines[1:]), '        """']
 
 
-def _probabilities(writer: ClassWriter, given: list[str], inputs: list[str]) -> list[str]:
+def _probabilities(writer: ClassWriter, given: list[str]) -> list[str]:
     rest = [g for g in given if not g.startswith(("past_key_values", "position_ids", "logits_to_keep"))]
-    names = [g.split(":")[0] for g in rest]
-    shape = drawn(writer.values[writer.block.outputs[0]].shape)
-    return [
-        "",
-        f"    def probabilities(self, {', '.join(rest)}) -> Tensor:",
-        f'        """The softmax of the logits, {shape}."""',
-        f"        return self({', '.join(names)}).softmax(dim=-1)",
-    ]
+    names = ", ".join(g.split(":")[0] for g in rest)
+    axis = "dim=-1" if writer.module.network.activation == "softmax" else ""
+    return probabilities(writer, f"{', '.join(rest)}) -> Tensor", f"self({names}).{{}}({axis})")
 
 
 def main_lines(network: Network) -> str:
-    """What the module does when it is run by itself: its size, and one forward pass."""
-    arguments, shows = [], []
-    for value in network.block.inputs:
-        if value.dtype == "int64":
-            rows = embedding(network.block, value.name).input_dim.value
-            length = min(value.shape[1].value, 64)
-            arguments.append(f"{value.name} = torch.randint({rows}, (1, {length}))")
-        else:
-            arguments.append(f"{value.name} = torch.randn(2, {', '.join(str(a.value) for a in value.shape[1:])})")
-        shows.append(value.name)
+    """What the module does when it is run by itself."""
+    given = example_inputs(network, "torch.randint({rows}, (1, {length}))", "torch.randn(2, {sizes})")
     lines = [
-        'if __name__ == "__main__":',
-        f"    model = {network.name}().eval()",
-        "    size = sum(p.numel() for p in model.parameters())",
-        *(f"    {a}" for a in arguments),
-        "    with torch.no_grad():",
-        f"        output = model({', '.join(shows)})",
-        f'    print(f"{network.name}: {{size:,}} parameters")',
-        f'    print(f"{", ".join(f"{n} {{tuple({n}.shape)}}" for n in shows)} → {{tuple(output.shape)}}")',
+        f"model = {network.name}().eval()",
+        "size = sum(p.numel() for p in model.parameters())",
+        *(f"{name} = {made}" for name, made in given.items()),
+        "with torch.no_grad():",
+        f"    output = model({', '.join(given)})",
     ]
-    return "\n".join(lines) + "\n"
+    return main_block(network, lines, given, "{{tuple({}.shape)}}")

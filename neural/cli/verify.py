@@ -87,14 +87,14 @@ def _check_export(folder: Path, as_json: bool) -> None:
 
 
 def _watched(work):
-    """Do the work with a line that says which back end is running."""
+    """Do the work with a line that says which back end is running, and which check."""
     from rich.console import Console
 
     from neural.verification.peer import BACKENDS
 
     console = Console(stderr=True)
     with console.status("preparing") as status:
-        return work(lambda name: status.update(f"running {BACKENDS[name].title}"))
+        return work(lambda name, check: status.update(f"{BACKENDS[name].title}: {COLUMNS.get(check, 'loading')}"))
 
 
 def _table(network: str, rows: list[Row]) -> str:

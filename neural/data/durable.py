@@ -23,11 +23,12 @@ def sync(path: Path) -> None:
 
 
 def check_place(path: Path) -> None:
-    """OSError, before any work is done, if a file cannot be written there: no such folder, or it is one itself."""
+    """OSError, before any work is done, if a file cannot be written there: no folder, or one itself."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+        code = errno.ENOTDIR if path.parent.exists() else errno.ENOENT
+        raise OSError(code, os.strerror(code), str(path.parent))  # of the class that Python has for the code
 
 
 def write_bytes(path: Path, data: bytes) -> None:

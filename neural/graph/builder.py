@@ -104,7 +104,7 @@ class BlockBuilder:
             if node.name not in self._bases:
                 continue
             base = self._bases[node.name]
-            plural = base + "s" if node.repeat is not None else base
+            plural = _plural(base) if node.repeat is not None else base
             candidate = plural
             while (
                 candidate in taken
@@ -133,6 +133,13 @@ def _countable(layer: Layer, inputs: tuple[Value, ...], shapes: tuple[Shape, ...
         if 4 * prod(sizes) > LARGEST:
             title = f"{' × '.join(map(str, sizes))} numbers have more bytes than 64 bits can count"
             raise Mismatch("N412", title, hint="make it smaller")
+
+
+def _plural(name: str) -> str:
+    """Of a list of layers: blocks, bodies, branches."""
+    if name.endswith("y") and name[-2:-1] not in ("", *"aeiou_"):
+        return f"{name[:-1]}ies"
+    return name + ("es" if name.endswith(("s", "x", "ch", "sh")) else "s")
 
 
 def _rename(name: str, final: dict[str, str]) -> str:

@@ -94,7 +94,7 @@ class Network:
     context: int | None  # the longest sequence of ids that it reads
     vocab_size: int | None  # of a language model: the width of logits over its own vocabulary
     cached: bool  # causal throughout: takes past_key_values
-    classifies: bool  # its output is logits under a cross-entropy: it has probabilities
+    activation: str | None  # its output is logits, and this makes probabilities of them: "softmax" or "sigmoid"
     init: str  # "gpt2" or "glorot"
     sequence: str | None = None  # the input whose length masks and positions have
 

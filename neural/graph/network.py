@@ -16,7 +16,7 @@ from neural.graph.ids import embedder, embedding
 from neural.graph.lower import Lowering
 from neural.graph.messages import Messages, Poisoned, shown
 from neural.graph.reading import Frame, warn_of_unread
-from neural.graph.sections import CROSS_ENTROPIES, check_keys, lower_settings
+from neural.graph.sections import ACTIVATED, CROSS_ENTROPIES, check_keys, lower_settings
 from neural.graph.settings import Settings
 from neural.layers.activation import Activation
 from neural.layers.arguments import LARGEST, SIZE
@@ -42,8 +42,9 @@ def lower_network(
     layers = sections["layers"].value if "layers" in sections else ()
     _check_whole(network, sections, messages)
     statements = shorthand.residuals(tuple(layers), messages, definitions.defines)
-    if settings.loss in CROSS_ENTROPIES:
-        statements = shorthand.softmax_head(statements, messages, definitions.defines)
+    if settings.loss in ACTIVATED:
+        activation = ACTIVATED[settings.loss]
+        statements = shorthand.activated_head(statements, activation, messages, definitions.defines)
     block = _block(lowering, network, statements, inputs, scope, params, messages)
     if block is not None and _needs_positions(block):
         block = _with_positions(lowering, network, statements, inputs, scope, params, messages) or block
@@ -225,16 +226,19 @@ def _described(
     ids = len(block.inputs) == 1 and source.dtype == "int64"
     table = embedding(block, source.name)
     vocabulary = table.input_dim.value if table else None
-    classifies = settings.loss in CROSS_ENTROPIES
     models_language = (
-        ids and classifies and len(out.shape) == 3 and out.shape[1].axis == "T" and out.shape[-1].value == vocabulary
+        ids
+        and settings.loss in CROSS_ENTROPIES
+        and len(out.shape) == 3
+        and out.shape[1].axis == "T"
+        and out.shape[-1].value == vocabulary
     )
     causal = (
         bool(attentions)
         and all(a.causal.value for a in attentions)
         and not any(p.node.layer.mixes_positions for p in nodes)
     )
-    _check_head(block, out, settings, sections, classifies, messages)
+    _check_head(block, out, settings, sections, messages)
     if 4 * count_parameters(block) > LARGEST:
         title = f"the network's {count_parameters(block):,} parameters have more bytes than 64 bits can count"
         messages.error("N412", title, sections["layers"].key.span, hint="make it smaller")
@@ -249,7 +253,7 @@ def _described(
         messages.error("N514", title, sections["tokenizer"].value.span, hint=f"make the Embedding's input_dim {needed}")
     return Network(
         block, settings, source.shape[1].value if ids else None, vocabulary if models_language else None,
-        cached=causal and ids and len(out.shape) == 3, classifies=classifies,
+        cached=causal and ids and len(out.shape) == 3, activation=ACTIVATED.get(settings.loss),
         init="gpt2" if attentions else "glorot", sequence=sequence,
     )  # fmt: skip
 
@@ -284,32 +288,26 @@ def _sequence(block: Block, nodes: list[Placed], messages: Messages) -> str | No
     return found
 
 
-def _check_head(
-    block: Block, out: Value, settings: Settings, sections: dict, classifies: bool, messages: Messages
-) -> None:
-    if settings.loss is None:
+def _check_head(block: Block, out: Value, settings: Settings, sections: dict, messages: Messages) -> None:
+    applied = ACTIVATED.get(settings.loss)
+    if applied is None:
         return
     place = sections["loss"].value.span
-    if classifies and (softmax := _last_softmax(block)):
-        title = f"{settings.loss} applies the softmax, and the network ends in one already"
-        loss = (Label(place, "takes logits"),)
-        span = softmax.span or place
-        messages.error(
-            "N516",
-            title,
-            span,
-            "would be applied twice",
-            secondary=loss,
-            hint="remove this softmax: the loss takes logits",
-        )
-    elif classifies and out.shape[-1].value == 1:
+    last, ends = _last_activation(block)
+    if ends == applied or (ends == "softmax" and applied == "sigmoid"):
+        title = f"{settings.loss} takes logits, and the network ends in a {ends}"
+        why = "would be applied twice" if ends == applied else "makes a choice of what are questions of their own"
+        loss = (Label(place, f"applies the {applied} itself"),)
+        hint = f"remove this {ends}: the loss takes logits"
+        messages.error("N516", title, last.span or place, why, secondary=loss, hint=hint)
+    elif applied == "softmax" and out.shape[-1].value == 1:
         hint = 'use "binary_crossentropy" for one output, or two units or more'
         messages.error("N515", f"{settings.loss} chooses among classes, and the output has one", place, hint=hint)
 
 
-def _last_softmax(block: Block) -> Node | None:
-    """The softmax that the network ends in, if it does."""
+def _last_activation(block: Block) -> tuple[Node | None, str | None]:
+    """The node that the network ends in, and the name of its activation."""
     node = next((n for n in block.nodes if block.outputs[0] in (v.name for v in n.outputs)), None)
-    if node is None or isinstance(node.layer, Block):
-        return node and _last_softmax(node.layer)
-    return node if isinstance(node.layer, Activation | Dense) and node.layer.activation.value == "softmax" else None
+    if node is not None and isinstance(node.layer, Block):
+        return _last_activation(node.layer)
+    return node, node.layer.activation.value if node and isinstance(node.layer, Activation | Dense) else None

@@ -38,6 +38,8 @@ LOSSES = (
     "mean_absolute_error",
 )
 CROSS_ENTROPIES = ("sparse_categorical_crossentropy", "categorical_crossentropy")
+# What takes logits, and the activation that it applies to them itself
+ACTIVATED = dict.fromkeys(CROSS_ENTROPIES, "softmax") | {"binary_crossentropy": "sigmoid"}
 METRICS = ("accuracy", "perplexity", "bits_per_byte", "mean_squared_error", "mean_absolute_error")
 
 

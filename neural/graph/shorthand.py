@@ -200,30 +200,30 @@ def _attention_statement(named: list[Statement], dropout: Statement | None, caus
     return Statement(None, Name("Attention", place), tuple(arguments), None, None, place)
 
 
-def softmax_head(statements: Statements, messages: Messages, hidden: Container[str]) -> Statements:
-    """Under a cross-entropy the network gives logits: a softmax at its end is left to the loss."""
+def activated_head(statements: Statements, activation: str, messages: Messages, hidden: Container[str]) -> Statements:
+    """Under a cross-entropy the network gives logits: its softmax or sigmoid at the end is left to the loss."""
     if not statements or statements[-1].layer.text in hidden:
         return statements
     last = statements[-1]
-    soft = next((a for a in last.arguments if isinstance(a.value, Literal) and a.value.value == "softmax"), None)
-    if soft is None or last.repeat is not None:
+    own = next((a for a in last.arguments if isinstance(a.value, Literal) and a.value.value == activation), None)
+    if own is None or last.repeat is not None:
         return statements
-    at = last.arguments.index(soft)
+    at = last.arguments.index(own)
     if last.layer.text == "Activation" and len(last.arguments) == 1 and len(statements) > 1:
         edit, changed = Edit(last.span, ""), ()
     elif last.layer.text in ("Dense", "Output") and any(a.name is None for a in last.arguments[at + 1 :]):
-        edit = Edit(soft.span, '"linear"')  # what stands behind it keeps its place
-        linear = replace(soft, value=Literal("linear", soft.span))
-        changed = (replace(last, arguments=tuple(linear if a is soft else a for a in last.arguments)),)
+        edit = Edit(own.span, '"linear"')  # what stands behind it keeps its place
+        linear = replace(own, value=Literal("linear", own.span))
+        changed = (replace(last, arguments=tuple(linear if a is own else a for a in last.arguments)),)
     elif last.layer.text in ("Dense", "Output"):
-        start = last.arguments[at - 1].span.end if at else soft.span.start
-        end = soft.span.end if at or len(last.arguments) == 1 else last.arguments[1].span.start
-        edit = Edit(Span(soft.span.source, start, end), "")
-        changed = (replace(last, arguments=tuple(a for a in last.arguments if a is not soft)),)
+        start = last.arguments[at - 1].span.end if at else own.span.start
+        end = own.span.end if at or len(last.arguments) == 1 else last.arguments[1].span.start
+        edit = Edit(Span(own.span.source, start, end), "")
+        changed = (replace(last, arguments=tuple(a for a in last.arguments if a is not own)),)
     else:
         return statements
     messages.note(
-        "N604", "the loss takes logits, so the softmax is left to it", last.span if not changed else soft.span,
+        "N604", f"the loss takes logits, so the {activation} is left to it", last.span if not changed else own.span,
         "not applied twice; `probabilities` gives it on request", fix=Fix("remove it", (edit,), safe=True),
     )  # fmt: skip
     return (*statements[:-1], *changed)

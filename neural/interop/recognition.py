@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from neural.diagnostics.diagnostic import fail
@@ -42,6 +42,25 @@ def to_network(recognized: Recognized, tensors: Mapping[str, Array]) -> dict[str
     return {
         ours: tensors[theirs] if isinstance(theirs, str) else np.concatenate([tensors[t] for t in theirs])
         for ours, theirs in recognized.weights.items()
+    }
+
+
+def to_layer(network: Network, names: Collection[str], tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """Pivot tensors under our names of one layer's weights, in a network that need be a decoder only as far as there.
+
+    NeuralError N860 where something without an equal in other formats stands before the layer, or is in it.
+    """
+    import numpy as np
+
+    structure = Structure(optimize(network))
+    known = structure.readable()
+    if not known.keys() >= set(names):
+        recognize(network)  # tells what has no equal
+    parts = {ours: (known[ours],) if isinstance(known[ours], str) else known[ours] for ours in names}
+    return {
+        ours: np.concatenate([tensors[t] for t in theirs])
+        for ours, theirs in parts.items()
+        if all(t in tensors for t in theirs)
     }
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
-from neural.diagnostics.diagnostic import Label, fail
+from neural.diagnostics.diagnostic import Label, NeuralError, fail
 from neural.graph.graph import Network, tied, weights
 from neural.interop.decoder import Decoder, Recognized, Rotary
 from neural.interop.flat import Flat, Step
@@ -51,6 +52,12 @@ class Structure:
         self.names: dict[str, str | tuple[str, ...]] = {}
         self.biases: set[str] = set()
         self.seen: set[Step] = set()
+
+    def readable(self) -> dict[str, str | tuple[str, ...]]:
+        """The pivot's names of our weights, as far as the stream goes before a part that has no equal."""
+        with suppress(NeuralError):
+            self.recognized()
+        return self.names
 
     def recognized(self) -> Recognized:
         if len(self.network.block.inputs) != 1:

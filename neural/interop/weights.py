@@ -37,7 +37,7 @@ def open_weights(source: str, program: Program, prefix: str = "") -> dict[str, A
         for name, weight in weights_of(optimize(program.graph).block).items()
         if not prefix or name.startswith(f"{prefix}.")
     }
-    tensors = _read(source, program, expected)
+    tensors = _read(source, program, expected, prefix)
     found = {}
     for name, shape in ((n, w.shape) for n, w in expected.items()):
         own = name.removeprefix(f"{prefix}.") if prefix else name
@@ -67,16 +67,16 @@ def program_weights(program: Program) -> dict[str, Array]:
     return found
 
 
-def _read(source: str, program: Program, expected: Mapping[str, Weight]) -> Mapping[str, Array]:
+def _read(source: str, program: Program, expected: Mapping[str, Weight], prefix: str) -> Mapping[str, Array]:
     if source.startswith("hf:"):
-        return _decoder_weights(source, program)
+        return _decoder_weights(source, program, expected, prefix)
     path = Path(source)
     if not path.exists():
         fail("N820", f"there is no {path} to read weights from", hint="put it there, or name another")
     if path.is_dir() and (path / "run.json").is_file():
         return read_pieces(sorted(_newest_checkpoint(path).glob("model*.safetensors")))
     if path.is_dir() or path.suffix == ".gguf":
-        return _decoder_weights(source, program)
+        return _decoder_weights(source, program, expected, prefix)
     if path.suffix in KERAS:
         from neural.interop.keras_files import read_keras
 
@@ -87,12 +87,13 @@ def _read(source: str, program: Program, expected: Mapping[str, Weight]) -> Mapp
     return read_tensors(path)
 
 
-def _decoder_weights(source: str, program: Program) -> dict[str, Array]:
-    """Of a file that says what model it holds: the model must be the program's."""
-    from neural.interop.recognition import recognize, to_network
+def _decoder_weights(source: str, program: Program, expected: Mapping[str, Weight], prefix: str) -> Mapping[str, Array]:
+    """Of a file that says what model it holds: the program's, or one that is the same as far as a layer."""
+    from neural.interop.recognition import recognize, to_layer, to_network
     from neural.interop.sources import read
 
-    return to_network(recognize(program.graph), read(source).tensors)
+    tensors = read(source).tensors
+    return to_layer(program.graph, expected, tensors) if prefix else to_network(recognize(program.graph), tensors)
 
 
 def _newest_checkpoint(run: Path) -> Path:

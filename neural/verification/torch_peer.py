@@ -18,7 +18,7 @@ from neural.verification.job import steps_of_training
 LOSSES = {
     "sparse_categorical_crossentropy": lambda y, t: F.cross_entropy(y.flatten(0, -2), t.flatten()),
     "categorical_crossentropy": lambda y, t: F.cross_entropy(y.flatten(0, -2), t.flatten(0, -2)),
-    "binary_crossentropy": F.binary_cross_entropy,
+    "binary_crossentropy": F.binary_cross_entropy_with_logits,
     "mean_squared_error": F.mse_loss,
     "mean_absolute_error": F.l1_loss,
 }

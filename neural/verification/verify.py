@@ -50,12 +50,12 @@ def verify(
     *,
     seed: int = 0,
     backends: Iterable[str] = tuple(BACKENDS),
-    tell: Callable[[str], None] = lambda name: None,
+    tell: Callable[[str, str], object] = lambda name, check: None,
 ) -> list[Row]:
     """Compare back ends, each in a process of its own. weights: by our names; None draws some from the seed.
 
-    Without PyTorch the NumPy oracle is the reference, and logits are all that is compared. tell: is given the name of
-    each back end before it runs.
+    Without PyTorch the NumPy oracle is the reference, and logits are all that is compared. tell: is given each back end
+    and check before it runs; the check is "" while the back end loads the model.
     """
     wanted = [name for name in BACKENDS if name in {REFERENCE, "numpy", *backends}]
     with tempfile.TemporaryDirectory(prefix="neural-verify-") as made:
@@ -65,22 +65,34 @@ def verify(
         found = {}
         for name in wanted:
             if BACKENDS[name].missing is None:
-                tell(name)
-                _run(name, folder)
+                _run(name, folder, tell)
                 found[name] = folder / f"{name}.npz"
         reference = REFERENCE if REFERENCE in found and found[REFERENCE].exists() else "numpy"
         return [_row(name, folder, found.get(name), reference) for name in wanted]
 
 
-def _run(name: str, folder: Path) -> None:
-    """A worker. What ends it without a word is told in its place."""
+def _run(name: str, folder: Path, tell: Callable[[str, str], object] = lambda name, check: None) -> None:
+    """A worker, which prints each check. What ends it without a word is told in its place."""
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "neural.verification.worker", name, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        reason = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit code {done.returncode}"
-        told = {"error": f"its process ended by {reason}", "traceback": done.stderr[-4000:]}
-        (folder / f"{name}.json").write_text(json.dumps(told))
+    tell(name, "")
+    with (
+        (folder / f"{name}.log").open("w+") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as worker,
+    ):
+        for line in worker.stdout:
+            if line.strip() in CHECKS:
+                tell(name, line.strip())
+        if code := worker.wait():
+            reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            log.seek(0)
+            told = {"error": f"its process ended by {reason}{_of_memory(code)}", "traceback": log.read()[-4000:]}
+            (folder / f"{name}.json").write_text(json.dumps(told))
+
+
+def _of_memory(code: int) -> str:
+    """What a kill from outside most often means."""
+    return ": most likely no memory was left for it" if code == -signal.SIGKILL else ""
 
 
 def _row(name: str, folder: Path, answers: Path | None, reference: str) -> Row:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +18,26 @@ from neural.verification.job import PROMPT, STEPS, Job, tokens_to_decode
 from neural.verification.peer import BACKENDS, Peer
 
 
-def answers(peer: Peer, job: Job, program: Program) -> dict[str, np.ndarray]:
-    """Everything that the peer can say of the job, by "check" or "gradients/weight"."""
+def answers(
+    peer: Peer, job: Job, program: Program, tell: Callable[[str], object] = lambda check: None
+) -> dict[str, np.ndarray]:
+    """Everything that the peer can say of the job, by "check" or "gradients/weight". tell: is given each check."""
     cached = program.graph.cached
+    tell("logits")
     found = {"logits": peer.logits(job.inputs)}
     if job.mask is not None:
+        tell("padded")
         found["padded"] = _of_tokens(peer.logits(job.inputs, job.mask), job.mask)
     if cached and hasattr(peer, "cached"):
+        tell("cached")
         found["cached"] = peer.cached(job.inputs[0])
     if cached and hasattr(peer, "decode"):
+        tell("tokens")
         found["tokens"] = peer.decode(job.inputs[0][:, :PROMPT], tokens_to_decode(program))
     if job.targets is not None and hasattr(peer, "gradients"):
+        tell("gradients")
         found |= {f"gradients/{name}": g for name, g in peer.gradients(job.inputs, job.targets).items()}
+        tell("steps")
         found["steps"] = np.array(peer.steps(job.inputs, job.targets, STEPS))
     return found
 
@@ -43,7 +52,9 @@ def main(name: str, folder: Path) -> None:
     try:
         program = load(folder / "program.neural")
         job = Job.open(folder)
-        np.savez(folder / f"{name}.npz", **answers(BACKENDS[name].open(program, job.weights), job, program))
+        peer = BACKENDS[name].open(program, job.weights)
+        found = answers(peer, job, program, tell=lambda check: print(check, flush=True))
+        np.savez(folder / f"{name}.npz", **found)
     except Exception as error:
         told = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         (folder / f"{name}.json").write_text(json.dumps(told))

@@ -165,6 +165,13 @@ def test_a_choice_among_classes_needs_two(loss: str) -> None:
     assert codes(network("Dense(1)", sections='loss: "binary_crossentropy"')) == []
 
 
+def test_no_softmax_under_a_binary_loss() -> None:
+    text = network('Dense(4, activation="softmax")', sections='loss: "binary_crossentropy"')
+    assert codes(text) == ["N516"]
+    text = network("Head(4)", before='define Head(n) { Dense($n, "sigmoid") }', sections='loss: "binary_crossentropy"')
+    assert codes(text) == ["N516"]
+
+
 @pytest.mark.parametrize("softmax", ['Activation("softmax")', 'Dense($n, activation="softmax")'])
 def test_a_softmax_in_a_define_under_a_cross_entropy(softmax: str) -> None:
     before = f"define Head(n) {{ Dense($n) {softmax} }}"

@@ -58,7 +58,7 @@ def test_the_tutorials_programs_compile_byte_for_byte() -> None:
     assert {(a.num_heads.value, a.causal.value, a.dropout.value) for a in found} == {(12, True, 0.1)}
     classifier = tutorial(CLASSIFIER, {"num_classes": 2})
     assert {d.code for d in classifier.messages} == {"N211", "N601", "N602", "N603", "N604"}
-    assert classifier.graph.classifies
+    assert classifier.graph.activation == "softmax"
     assert [v.value for v in classifier.graph.block.value(classifier.graph.block.outputs[0]).shape[1:]] == [2]
 
 
@@ -331,7 +331,15 @@ def test_a_final_softmax_is_left_to_the_loss(short: str, long: str, loss: str) -
     assert "def probabilities" in compiled(network(short, sections=section)).source()
 
 
-@pytest.mark.parametrize("loss", ['loss: "mean_squared_error"', 'loss: "binary_crossentropy"', ""])
+def test_a_final_sigmoid_is_left_to_the_binary_loss() -> None:
+    section = 'loss: "binary_crossentropy"'
+    for short in ('Dense(4, activation="sigmoid")', 'Dense(4) Activation("sigmoid")'):
+        assert codes(network(short, sections=section)) == ["N604"]
+        assert same(short, "Dense(4)", sections=section)
+    assert ".sigmoid()" in compiled(network("Dense(4)", sections=section)).source().split("def probabilities")[1]
+
+
+@pytest.mark.parametrize("loss", ['loss: "mean_squared_error"', ""])
 def test_a_softmax_without_a_cross_entropy_stays(loss: str) -> None:
     text = network('Dense(4, activation="softmax")', sections=loss)
     assert codes(text) == []

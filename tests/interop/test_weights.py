@@ -160,3 +160,47 @@ def test_an_imported_model_generates(gpt2, tmp_path: Path, capsys: pytest.Captur
             best = model(ids).logits[:, -1:, : tokenizer.vocab_size].argmax(-1)
             ids = torch.cat((ids, best), dim=1)
     assert printed == tokenizer.decode(ids[0].tolist())
+
+
+CLASSIFIER = (
+    OWN[: OWN.index("network")]
+    + f"""
+network Mood {{
+  input: ({CONTEXT},)
+  layers:
+    table = Embedding({VOCABULARY}, 32, weights="WEIGHTS")
+    PositionalEmbedding(weights="WEIGHTS")
+    stack = Layer(32, 0.1, weights="WEIGHTS") * 3
+    ending = LayerNormalization(epsilon=1e-5, weights="WEIGHTS")
+    GlobalAveragePooling1D()
+    answer = Dense(2)
+  loss: "sparse_categorical_crossentropy"
+}}
+"""
+)
+
+
+def test_layers_of_a_classifier_take_their_parts_of_a_model_of_others(gpt2, tmp_path: Path) -> None:
+    model, source = gpt2
+    (tmp_path / "mood.neural").write_text(CLASSIFIER.replace("WEIGHTS", str(source)))
+    program = load(tmp_path / "mood.neural")
+    found = {}
+    for prefix, where in program.pretrained():
+        found |= open_weights(where, program, prefix)
+    state = model.state_dict()
+    assert np.array_equal(found["table.weight"], state["transformer.wte.weight"].numpy())
+    assert np.array_equal(found["stack.2.mha.qkv.bias"], state["transformer.h.2.attn.c_attn.bias"].numpy())
+    assert np.array_equal(found["ending.bias"], state["transformer.ln_f.bias"].numpy())
+    assert "answer.weight" not in found
+    assert len(found) == 2 + 3 * 12 + 2
+
+
+def test_a_layer_behind_what_has_no_equal_is_refused(gpt2, tmp_path: Path) -> None:
+    _, source = gpt2
+    text = CLASSIFIER.replace("    stack", "    Dense(32)\n    stack").replace("WEIGHTS", str(source))
+    (tmp_path / "mood.neural").write_text(text)
+    program = load(tmp_path / "mood.neural")
+    places = dict(program.pretrained())
+    assert open_weights(places["table"], program, "table").keys() == {"table.weight"}
+    with pytest.raises(NeuralError, match="N860: `dense` "):
+        open_weights(places["ending"], program, "ending")

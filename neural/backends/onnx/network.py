@@ -86,7 +86,7 @@ class Writer:
         network = self.network
         if value.producer() is None or value in self.presents:
             value = self.graph.op(network.name, "Identity", value)
-        value.name = self._free("logits" if network.classifies or network.cached else "output")
+        value.name = self._free("logits" if network.activation or network.cached else "output")
         value.shape = ir.Shape(_axes(network.block.value(network.block.outputs[0]).shape))
         value.type = ir.TensorType(FLOAT)
         return value

@@ -50,7 +50,7 @@ def emit(network: Network) -> str:
 def _network(network: Network) -> Picture:
     block, output = network.block, network.block.outputs[0]
     tops = [_pill(f"input {v.name}", v.name, v, (), (v,)) for v in block.inputs]
-    said = "logits" if network.classifies else "output"
+    said = "logits" if network.activation else "output"
     ends = [_pill(f"output {n}", said if n == output else n, block.value(n), (n,), ()) for n in block.outputs]
     return arrange(block, "", 1, _deepest(block), tops, ends)
 

@@ -46,7 +46,9 @@ class Net(nn.Module):
         super().__init__()
         self.dense_1 = nn.Linear(20, w)
         self.hidden = nn.ModuleList(nn.Linear(w, w) for _ in range(n))
-        self.bodys = nn.ModuleList(Body(in_features=w, units=16, w=w) for _ in range(2))
+        self.bodies = nn.ModuleList(
+            Body(in_features=w, units=16, w=w) for _ in range(2)
+        )
         self.dense_2 = nn.Linear(w, 16)
         self.dense_3 = nn.Linear(16, 8)
         self.dense_4 = nn.Linear(w, 8)
@@ -62,7 +64,7 @@ class Net(nn.Module):
         x = self.dense_1(x)
         for layer in self.hidden:
             x = F.relu(layer(x))
-        for block in self.bodys:
+        for block in self.bodies:
             x = block(x)
         h = self.dense_2(x)
         h = self.dense_3(h)

@@ -42,7 +42,7 @@ class Net(nnx.Module):
         self.hidden = nnx.List(
             nnx.Linear(w, w, kernel_init=glorot_init, rngs=rngs) for _ in range(n)
         )
-        self.bodys = nnx.List(
+        self.bodies = nnx.List(
             Body(in_features=w, units=16, w=w, rngs=rngs) for _ in range(2)
         )
         self.dense_2 = nnx.Linear(w, 16, kernel_init=glorot_init, rngs=rngs)
@@ -62,7 +62,7 @@ class Net(nnx.Module):
         x = self.dense_1(x)
         for layer in self.hidden:
             x = nnx.relu(layer(x))
-        for block in self.bodys:
+        for block in self.bodies:
             x = block(x)
         h = self.dense_2(x)
         h = self.dense_3(h)

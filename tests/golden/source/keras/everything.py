@@ -91,7 +91,7 @@ class Net(keras.Model):
         self.hidden = [
             layers.Dense(w, activation="relu", name=f"hidden_{i}") for i in range(n)
         ]
-        self.bodys = [Body(units=16, w=w, name=f"bodys_{i}") for i in range(2)]
+        self.bodies = [Body(units=16, w=w, name=f"bodies_{i}") for i in range(2)]
         self.dense_2 = layers.Dense(16, name="dense_2")
         self.dense_3 = layers.Dense(8, name="dense_3")
         self.dense_4 = layers.Dense(8, name="dense_4")
@@ -120,7 +120,7 @@ class Net(keras.Model):
         self.dense_1.build(input_shape)
         for layer in self.hidden:
             layer.build((*input_shape[:-1], self.w))
-        for block in self.bodys:
+        for block in self.bodies:
             block.build((*input_shape[:-1], self.w))
         self.dense_2.build((*input_shape[:-1], self.w))
         self.dense_3.build((*input_shape[:-1], 16))
@@ -136,7 +136,7 @@ class Net(keras.Model):
         x = self.dense_1(x)
         for layer in self.hidden:
             x = layer(x)
-        for block in self.bodys:
+        for block in self.bodies:
             x = block(x)
         h = self.dense_2(x)
         h = self.dense_3(h)

@@ -262,7 +262,7 @@ class ShakespeareGpt(keras.Model):
                 if weight.path.endswith("c_proj/kernel"):  # into the residual stream
                     std /= math.sqrt(2 * n_layer)
                 weight.assign(keras.random.normal(weight.shape, stddev=std))
-        # bits_per_byte takes more than `fit` sees
+        # bits_per_byte cannot be had from logits and targets alone
         self.compile(
             optimizer=AdamW(
                 learning_rate=keras.optimizers.schedules.CosineDecay(
