@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from neural.backends.use import example_inputs, main_block, probabilities
-from neural.backends.writer import drawn
+from neural.backends.use import docstring, example_inputs, main_block, outcome, padding, probabilities
 from neural.graph.graph import Block, Network, Node
 from neural.graph.residuals import additions, residual_suffixes
 from neural.layers.attention import Attention
@@ -207,25 +206,14 @@ def _end(writer: ClassWriter) -> list[str]:
 
 
 def _docstring(writer: ClassWriter, masked: bool) -> list[str]:
-    network, block = writer.module.network, writer.block
-    out = writer.values[block.outputs[0]].shape
-    what = "Logits" if network.activation else "The output"
-    sources = ", ".join(f"{v.name} {drawn(v.shape)}" for v in block.inputs)
-    given = "; given a cache, {} and the cache that follows."
-    more = given.format("the logits" if network.activation else "the output") if network.cached else "."
-    lines = [f"{what} {drawn(out)} of {sources}" + more]
-    if masked or network.cached:
-        lines.append("")
-    if masked:
-        length = "past + T" if network.cached else "T"
-        lines.append(f"attention_mask: (B, {length}), 1 for tokens and 0 for padding on the right.")
+    network = writer.module.network
+    takes = [padding(network)] if masked else []
     if masked and network.cached:
-        lines.append("    With a cache it may be max_length wide, and so of one shape in all steps.")
+        takes.append("    With a cache it may be max_length wide, and so of one shape in all steps.")
     if network.cached:
-        lines.append("past_key_values: from `init_cache` or the call before. It stays as it is.")
-    if len(lines) == 1:
-        return [f'        """{lines[0]}"""']
-    return [f'        """{lines[0]}', *(f"        {line}".rstrip() for line in lines[1:]), '        """']
+        takes.append("past_key_values: from `init_cache` or the call before. It stays as it is; the")
+        takes.append(f"    cache that follows is returned behind {outcome(network)}.")
+    return docstring(writer, takes)
 
 
 def _probabilities(writer: ClassWriter, given: list[str], names: list[str]) -> list[str]:

@@ -6,8 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from neural.backends.keras_training import compile_lines, default_steps, needs_steps
-from neural.backends.use import example_inputs, main_block, probabilities
-from neural.backends.writer import drawn
+from neural.backends.use import docstring, example_inputs, main_block, outcome, padding, probabilities
 from neural.graph.graph import Network
 from neural.graph.residuals import additions, indexed_within, residual_suffixes
 
@@ -198,31 +197,17 @@ def _end(writer: KerasWriter, body: list[str]) -> list[str]:
 
 
 def _docstring(writer: KerasWriter, masked: bool) -> list[str]:
-    network, block = writer.module.network, writer.block
-    what = "Logits" if network.activation else "The output"
-    sources = ", ".join(f"{v.name} {drawn(v.shape)}" for v in block.inputs)
-    end = "; given a cache, the logits and the cache." if network.cached else "."
-    lines = [f"{what} {drawn(writer.values[block.outputs[0]].shape)} of {sources}{end}"]
-    if masked or network.cached or len(block.inputs) > 1:
-        lines.append("")
-    if len(block.inputs) > 1:
-        lines.append("inputs: a dict of them by name.")
+    network, names = writer.module.network, [v.name for v in writer.block.inputs]
+    takes = ["inputs: a dict of them by name."] if len(names) > 1 else []
     if masked:
-        lines.append(
-            f"attention_mask: (B, {'past + T' if network.cached else 'T'}), 1 for tokens and 0 for padding on the right"
-            + ("." if network.cached or len(block.inputs) > 1 else ";")
-        )
-        if not network.cached and len(block.inputs) == 1:
-            name = block.inputs[0].name
-            lines.append(f'`fit` hands it over in a dict: {{"{name}": …, "attention_mask": …}}.')
+        takes.append(padding(network))
+        if not network.cached and len(names) == 1:
+            takes.append(f'    `fit` hands it over in a dict: {{"{names[0]}": …, "attention_mask": …}}.')
     if network.cached:
-        lines.append("past_key_values: a KVCache, which is written to.")
+        takes.append(f"past_key_values: a KVCache, which is written to, and returned behind {outcome(network)}.")
     if writer.training():
-        lines += [] if len(lines) > 1 else [""]
-        lines.append("training: whether dropout and the like are on, here and in the layers within.")
-    if len(lines) == 1:
-        return [f'        """{lines[0]}"""']
-    return [f'        """{lines[0]}', *(f"        {line}".rstrip() for line in lines[1:]), '        """']
+        takes.append("training: whether dropout and the like are on, here and in the layers within.")
+    return docstring(writer, takes)
 
 
 def _probabilities(writer: KerasWriter, given: list[str]) -> list[str]:

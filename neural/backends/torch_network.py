@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from neural.backends.use import example_inputs, main_block, probabilities
-from neural.backends.writer import drawn
+from neural.backends.use import docstring, example_inputs, main_block, outcome, padding, probabilities
 from neural.graph.graph import Network, primitives
 from neural.graph.residuals import additions, indexed_within, residual_suffixes
 
@@ -148,26 +147,15 @@ def _end(writer: ClassWriter) -> list[str]:
 
 
 def _docstring(writer: ClassWriter, masked: bool) -> list[str]:
-    network, block = writer.module.network, writer.block
-    out = writer.values[block.outputs[0]].shape
-    what = "Logits" if network.activation else "The output"
-    sources = ", ".join(f"{v.name} {drawn(v.shape)}" for v in block.inputs)
-    lines = [
-        f"{what} {drawn(out)} of {sources}" + ("; given a cache, the logits and the cache." if network.cached else ".")
-    ]
-    if masked or network.cached:
-        lines.append("")
-    if masked:
-        length = "past + T" if network.cached else "T"
-        lines.append(f"attention_mask: (B, {length}), 1 for tokens and 0 for padding on the right.")
+    network = writer.module.network
+    takes = [padding(network)] if masked else []
     if network.cached:
-        lines.append("past_key_values: a KVCache, or any object with its `length` and `update`.")
-        lines.append("position_ids: int64 (B, T), where the tokens stand; by default after the past.")
+        takes.append("past_key_values: a KVCache, or any object with its `length` and `update`. It is")
+        takes.append(f"    written to, and returned behind {outcome(network)}.")
+        takes.append("position_ids: int64 (B, T), where the tokens stand; by default after the past.")
         if "logits_to_keep" in "\n".join(writer.forward):
-            lines.append("logits_to_keep: logits of so many of the last tokens only; 0 for all.")
-    if len(lines) == 1:
-        return [f'        """{lines[0]}"""']
-    return [f'        """{lines[0]}', *(f"        {line}".rstrip() for line in lines[1:]), '        """']
+            takes.append("logits_to_keep: logits of so many of the last tokens only; 0 for all.")
+    return docstring(writer, takes)
 
 
 def _probabilities(writer: ClassWriter, given: list[str]) -> list[str]:

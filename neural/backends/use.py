@@ -1,4 +1,4 @@
-"""How a model is used, in every source: its probabilities, and what its module does when it is run by itself."""
+"""How a model is used, in every source: what it says of itself, its probabilities, and what its module does alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,28 @@ from neural.graph.ids import embedding
 
 if TYPE_CHECKING:
     from neural.backends.writer import ClassWriter
+
+
+def outcome(network: Network) -> str:
+    """What the model gives, in a sentence."""
+    return "the logits" if network.activation else "the output"
+
+
+def docstring(writer: ClassWriter, takes: list[str]) -> list[str]:
+    """Of the forward pass. takes: the lines that say what its arguments are."""
+    block = writer.block
+    out = drawn(writer.values[block.outputs[0]].shape)
+    sources = ", ".join(f"{v.name} {drawn(v.shape)}" for v in block.inputs)
+    what = "Logits" if writer.module.network.activation else "The output"
+    first = f'"""{what} {out} of {sources}.'
+    lines = [first, "", *takes, '"""'] if takes else [f'{first}"""']
+    return [f"        {line}".rstrip() for line in lines]
+
+
+def padding(network: Network) -> str:
+    """What an attention mask is."""
+    length = "past + T" if network.cached else "T"
+    return f"attention_mask: (B, {length}), 1 for tokens and 0 for padding on the right."
 
 
 def probabilities(writer: ClassWriter, signature: str, expression: str) -> list[str]:

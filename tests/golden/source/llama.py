@@ -210,10 +210,11 @@ class Llama(nn.Module):
         position_ids: Tensor | None = None,
         logits_to_keep: int = 0,
     ) -> Tensor | tuple[Tensor, KVCache]:
-        """Logits (B, T, vocab_size) of input_ids (B, T); given a cache, the logits and the cache.
+        """Logits (B, T, vocab_size) of input_ids (B, T).
 
         attention_mask: (B, past + T), 1 for tokens and 0 for padding on the right.
-        past_key_values: a KVCache, or any object with its `length` and `update`.
+        past_key_values: a KVCache, or any object with its `length` and `update`. It is
+            written to, and returned behind the logits.
         position_ids: int64 (B, T), where the tokens stand; by default after the past.
         logits_to_keep: logits of so many of the last tokens only; 0 for all.
         """

@@ -184,11 +184,12 @@ class ShakespeareGpt(nnx.Module):
         attention_mask: Array | None = None,
         past_key_values: KVCache | None = None,
     ) -> Array | tuple[Array, KVCache]:
-        """Logits (B, T, vocab_size) of input_ids (B, T); given a cache, the logits and the cache that follows.
+        """Logits (B, T, vocab_size) of input_ids (B, T).
 
         attention_mask: (B, past + T), 1 for tokens and 0 for padding on the right.
             With a cache it may be max_length wide, and so of one shape in all steps.
-        past_key_values: from `init_cache` or the call before. It stays as it is.
+        past_key_values: from `init_cache` or the call before. It stays as it is; the
+            cache that follows is returned behind the logits.
         """
         T = input_ids.shape[1]
         if self.context < T:

@@ -323,10 +323,10 @@ class Gpt2(keras.Model):
     def call(
         self, input_ids, attention_mask=None, past_key_values=None, training=False
     ):
-        """Logits (B, T, vocab_size) of input_ids (B, T); given a cache, the logits and the cache.
+        """Logits (B, T, vocab_size) of input_ids (B, T).
 
         attention_mask: (B, past + T), 1 for tokens and 0 for padding on the right.
-        past_key_values: a KVCache, which is written to.
+        past_key_values: a KVCache, which is written to, and returned behind the logits.
         training: whether dropout and the like are on, here and in the layers within.
         """
         T = ops.shape(input_ids)[1]

@@ -314,10 +314,10 @@ class Llama(keras.Model):
         self.head.build((None, None, self.d_model))
 
     def call(self, input_ids, attention_mask=None, past_key_values=None):
-        """Logits (B, T, vocab_size) of input_ids (B, T); given a cache, the logits and the cache.
+        """Logits (B, T, vocab_size) of input_ids (B, T).
 
         attention_mask: (B, past + T), 1 for tokens and 0 for padding on the right.
-        past_key_values: a KVCache, which is written to.
+        past_key_values: a KVCache, which is written to, and returned behind the logits.
         """
         T = ops.shape(input_ids)[1]
         past = 0 if past_key_values is None else past_key_values.length

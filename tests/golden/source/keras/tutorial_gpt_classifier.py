@@ -221,8 +221,8 @@ class GptClassifier(keras.Model):
     def call(self, input_ids, attention_mask=None, training=False):
         """Logits (B, num_classes) of input_ids (B, T).
 
-        attention_mask: (B, T), 1 for tokens and 0 for padding on the right;
-        `fit` hands it over in a dict: {"input_ids": …, "attention_mask": …}.
+        attention_mask: (B, T), 1 for tokens and 0 for padding on the right.
+            `fit` hands it over in a dict: {"input_ids": …, "attention_mask": …}.
         training: whether dropout and the like are on, here and in the layers within.
         """
         if isinstance(input_ids, dict):
