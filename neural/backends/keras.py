@@ -134,7 +134,9 @@ class KerasWriter(ClassWriter):
 
     def passed(self, block: Block) -> list[str]:
         inner = effect_names(block, False, self.renamed)
-        return [f"{name}={self.effects[e]}" for e, name in inner.items() if e in self.effects]
+        given = [f"{name}={self.effects[e]}" for e, name in inner.items() if e in self.effects]
+        training = any(p.node.layer.heeds_training for p in primitives(block, once=True))
+        return [*given, "training=training"] if training else given
 
     # Ties
 
@@ -204,14 +206,8 @@ class KerasWriter(ClassWriter):
         return [*self._build_method(), head, f'        """{note}."""', *(f"        {line}" for line in self.forward)]
 
     def training(self) -> list[str]:
-        """The argument of `call`, where it is read."""
-        read = any("if training:" in line or "checkpointed(" in line for line in self.forward)
-        return ["training=False"] if read or (self.root and self._trains_otherwise()) else []
-
-    def _trains_otherwise(self) -> bool:
-        """Whether a layer of the network does something else in training: `fit` says so to a `call` that asks alone."""
-        text = "\n".join((*self.module.classes.values(), *self.init))
-        return any(f"layers.{name}(" in text for name in ("Dropout", "BatchNormalization"))
+        """The argument of `call`, where it is read. It is handed on: `fit` on JAX tells the outermost call alone."""
+        return ["training=False"] if re.search(r"\btraining\b", "\n".join(self.forward)) else []
 
     def _build_method(self) -> list[str]:
         if not self.builds:

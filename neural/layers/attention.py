@@ -260,6 +260,10 @@ class Attention(Layer):
             given.append("enable_gqa=True")
         return f"{site.outputs[0]} = F.scaled_dot_product_attention({', '.join(qkv)}, {', '.join(given)})"
 
+    @property
+    def heeds_training(self) -> bool:
+        return self.dropout.text != "0.0"
+
     def keras(self, site: Site) -> str:
         site.helper(KERAS_HEADS)
         (q, k, v), effects = self._by_head(site, KERAS)
@@ -277,7 +281,7 @@ class Attention(Layer):
         if self.scale.value is not None:
             given.append(f"scale={site.attribute('scale', self.scale)}")
         fused = f"{site.outputs[0]} = ops.dot_product_attention({', '.join(given)})"
-        if self.dropout.text == "0.0":
+        if not self.heeds_training:
             site.line(fused)
             return
         site.helper(KERAS_ATTEND)

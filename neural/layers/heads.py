@@ -50,7 +50,7 @@ def attend(q, k, v, mask, dropout, is_causal=False, scale=None):
         mask = positions <= positions[:, None]
     if mask is not None:
         scores = ops.where(mask, scores, -1e30)
-    weights = dropout(ops.cast(ops.softmax(scores), v.dtype))
+    weights = dropout(ops.cast(ops.softmax(scores), v.dtype), training=True)
     return ops.einsum("bnts,bsnh->btnh", weights, v)
 '''
 

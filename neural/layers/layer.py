@@ -109,6 +109,7 @@ class Layer:
 
     arity: ClassVar[tuple[int, int]] = (1, 1)  # the fewest and the most inputs
     takes_ids: ClassVar[bool] = False  # True: its input is ids, not numbers
+    heeds_training: ClassVar[bool] = False  # True: it does something else in training
     mixes_positions: ClassVar[bool] = False  # True: what it gives for token t depends on other tokens by no mask
     keeps_shape: ClassVar[bool] = False  # True: the output has the first input's shape, even after a mistake in it
     inlined: ClassVar[bool] = False  # True: a sum or a product, whose operands read well in place

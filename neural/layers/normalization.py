@@ -106,6 +106,7 @@ class BatchNormalization(Layer):
     )
     epsilon: object = argument(POSITIVE, Arg.of(1e-3), doc="added to the variance", stand_in=Arg.of(1e-5))
 
+    heeds_training = True
     samples = (
         Sample("(5,)", "BatchNormalization()"),
         Sample("(4, 5)", "BatchNormalization(momentum=0.9, epsilon=1e-5)"),
@@ -134,7 +135,7 @@ class BatchNormalization(Layer):
 
     def keras(self, site: Site) -> str:
         arguments = f"momentum={self.momentum.text}, epsilon={self.epsilon.text}"
-        return f"{site.module(f'layers.BatchNormalization({arguments})')}({site.inputs[0]})"
+        return f"{site.module(f'layers.BatchNormalization({arguments})')}({site.inputs[0]}, training=training)"
 
     def jax(self, site: Site) -> str:
         given = f"momentum={self.momentum.text}, epsilon={self.epsilon.text}, use_fast_variance=False, rngs=rngs"

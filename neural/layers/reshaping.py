@@ -17,6 +17,7 @@ class Dropout(Layer):
 
     rate: object = argument(RATE, doc="the share that is zeroed", stand_in=Arg.of(0.0))
 
+    heeds_training = True
     samples = (Sample("(5,)", "Dropout(0.5)"),)
 
     def shape(self, x: Value) -> tuple[Shape]:
@@ -29,7 +30,7 @@ class Dropout(Layer):
         return f"{site.module(f'nn.Dropout({self.rate.text})')}({site.inputs[0]})"
 
     def keras(self, site: Site) -> str:
-        return f"{site.module(f'layers.Dropout({self.rate.text})')}({site.inputs[0]})"
+        return f"{site.module(f'layers.Dropout({self.rate.text})')}({site.inputs[0]}, training=training)"
 
     def jax(self, site: Site) -> str:
         return f"{site.module(f'nnx.Dropout({self.rate.text}, rngs=rngs)')}({site.inputs[0]})"

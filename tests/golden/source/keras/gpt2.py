@@ -98,7 +98,7 @@ def attend(q, k, v, mask, dropout, is_causal=False, scale=None):
         mask = positions <= positions[:, None]
     if mask is not None:
         scores = ops.where(mask, scores, -1e30)
-    weights = dropout(ops.cast(ops.softmax(scores), v.dtype))
+    weights = dropout(ops.cast(ops.softmax(scores), v.dtype), training=True)
     return ops.einsum("bnts,bsnh->btnh", weights, v)
 
 
@@ -163,7 +163,7 @@ class CausalSelfAttention(layers.Layer):
             )
         x = merge_heads(x)
         x = self.c_proj(x)
-        return self.dropout(x)
+        return self.dropout(x, training=training)
 
     def get_config(self):
         return {
@@ -190,11 +190,11 @@ class MLP(layers.Layer):
         self.c_fc.build(input_shape)
         self.c_proj.build((*input_shape[:-1], self.d_ff))
 
-    def call(self, x):
+    def call(self, x, training=False):
         """(B, T, d_model) → (B, T, d_model)."""
         x = ops.gelu(self.c_fc(x), approximate=True)
         x = self.c_proj(x)
-        return self.dropout(x)
+        return self.dropout(x, training=training)
 
     def get_config(self):
         return {
@@ -232,10 +232,10 @@ class GptBlock(layers.Layer):
         self.ln_2.build(input_shape)
         self.mlp.build(input_shape)
 
-    def call(self, x, visible=None, cache=None):
+    def call(self, x, visible=None, cache=None, training=False):
         """(B, T, d_model) → (B, T, d_model)."""
-        x = x + self.attn(self.ln_1(x), visible=visible, cache=cache)
-        return x + self.mlp(self.ln_2(x))
+        x = x + self.attn(self.ln_1(x), visible=visible, cache=cache, training=training)
+        return x + self.mlp(self.ln_2(x), training=training)
 
     def get_config(self):
         return {
@@ -336,9 +336,9 @@ class Gpt2(keras.Model):
         positions = past + ops.arange(T)
         visible = causal_mask(T, past_key_values, attention_mask)
         x = self.wte(input_ids) + self.wpe(positions)
-        x = self.dropout(x)
+        x = self.dropout(x, training=training)
         for block in self.blocks:
-            x = block(x, visible=visible, cache=past_key_values)
+            x = block(x, visible=visible, cache=past_key_values, training=training)
         x = self.ln_f(x)
         logits = self.wte(x, reverse=True)
         if past_key_values is None:

@@ -55,7 +55,7 @@ def attend(q, k, v, mask, dropout, is_causal=False, scale=None):
         mask = positions <= positions[:, None]
     if mask is not None:
         scores = ops.where(mask, scores, -1e30)
-    weights = dropout(ops.cast(ops.softmax(scores), v.dtype))
+    weights = dropout(ops.cast(ops.softmax(scores), v.dtype), training=True)
     return ops.einsum("bnts,bsnh->btnh", weights, v)
 
 
@@ -117,7 +117,7 @@ class CausalAttention(layers.Layer):
             )
         x = merge_heads(x)
         x = self.dense(x)
-        return self.dropout(x)
+        return self.dropout(x, training=training)
 
     def get_config(self):
         return {
@@ -155,12 +155,14 @@ class GptBlock(layers.Layer):
         self.dense_1.build(input_shape)
         self.dense_2.build((*input_shape[:-1], self.d_ff))
 
-    def call(self, x, visible=None):
+    def call(self, x, visible=None, training=False):
         """(B, T, d_model) → (B, T, d_model)."""
-        x = x + self.causal_attention(self.layer_norm_1(x), visible=visible)
+        x = x + self.causal_attention(
+            self.layer_norm_1(x), visible=visible, training=training
+        )
         h = self.layer_norm_2(x)
         h = self.dense_1(h)
-        return x + self.dropout(self.dense_2(h))
+        return x + self.dropout(self.dense_2(h), training=training)
 
     def get_config(self):
         return {
@@ -234,11 +236,11 @@ class GptClassifier(keras.Model):
         positions = ops.arange(T)
         visible = causal_mask(T, None, attention_mask)
         x = self.embedding(input_ids) + self.positional_embedding(positions)
-        x = self.gpt_block(x, visible=visible)
+        x = self.gpt_block(x, visible=visible, training=training)
         x = self.layer_norm(x)
         x = self.global_average_pooling1_d(x, mask=attention_mask)
         x = self.dense(x)
-        x = self.dropout(x)
+        x = self.dropout(x, training=training)
         return self.output_(x)
 
     def probabilities(self, input_ids, attention_mask=None):

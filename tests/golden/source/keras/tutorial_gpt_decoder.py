@@ -83,7 +83,7 @@ def attend(q, k, v, mask, dropout, is_causal=False, scale=None):
         mask = positions <= positions[:, None]
     if mask is not None:
         scores = ops.where(mask, scores, -1e30)
-    weights = dropout(ops.cast(ops.softmax(scores), v.dtype))
+    weights = dropout(ops.cast(ops.softmax(scores), v.dtype), training=True)
     return ops.einsum("bnts,bsnh->btnh", weights, v)
 
 
@@ -148,7 +148,7 @@ class CausalAttention(layers.Layer):
             )
         x = merge_heads(x)
         x = self.dense(x)
-        return self.dropout(x)
+        return self.dropout(x, training=training)
 
     def get_config(self):
         return {
@@ -189,14 +189,14 @@ class GptBlock(layers.Layer):
         self.dense_1.build(input_shape)
         self.dense_2.build((*input_shape[:-1], self.d_ff))
 
-    def call(self, x, visible=None, cache=None):
+    def call(self, x, visible=None, cache=None, training=False):
         """(B, T, d_model) → (B, T, d_model)."""
         x = x + self.causal_attention(
-            self.layer_norm_1(x), visible=visible, cache=cache
+            self.layer_norm_1(x), visible=visible, cache=cache, training=training
         )
         h = self.layer_norm_2(x)
         h = self.dense_1(h)
-        return x + self.dropout(self.dense_2(h))
+        return x + self.dropout(self.dense_2(h), training=training)
 
     def get_config(self):
         return {
@@ -279,9 +279,9 @@ class GptDecoder(keras.Model):
         positions = past + ops.arange(T)
         visible = causal_mask(T, past_key_values, attention_mask)
         x = self.embedding(input_ids) + self.positional_embedding(positions)
-        x = self.dropout(x)
+        x = self.dropout(x, training=training)
         for block in self.gpt_blocks:
-            x = block(x, visible=visible, cache=past_key_values)
+            x = block(x, visible=visible, cache=past_key_values, training=training)
         x = self.layer_norm(x)
         logits = self.dense(x)
         if past_key_values is None:
