@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,16 +11,21 @@ import typer
 from neural.cli.options import File, Json, NetworkName, Set, parse_sets
 
 if TYPE_CHECKING:
-    from neural.planning.plan import Part, Plan
-
-UNITS = ("", "K", "M", "G", "T", "P", "E", "Z", "Y")
-KEPT_CHECKPOINTING = "kept for the backward pass: inputs of blocks, and one block that is computed again"
-DEVICE_NAMES = {"cuda": "a GPU", "cpu": "a CPU"}
+    from neural.planning.hardware import Hardware
 
 
-class Device(StrEnum):
-    CPU = "cpu"
-    CUDA = "cuda"
+class Strategy(StrEnum):
+    """Those of `neural train --parallel`."""
+
+    DDP = "ddp"
+    FSDP = "fsdp"
+    TP = "tp"
+
+
+class Precision(StrEnum):
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
 
 
 def plan(
@@ -32,148 +38,105 @@ def plan(
     context: Annotated[
         int | None, typer.Option(help="Tokens in a sequence; by default the most it reads.", show_default=False)
     ] = None,
-    device: Annotated[
-        Device | None,
-        typer.Option(help="Whose kernels to count on; by default the file's, else cuda.", show_default=False),
+    devices: Annotated[
+        str | None,
+        typer.Option(help="On what: 8xh100, a100, rtx4090, l4, mi300x, cpu, this, …", metavar="NxNAME"),
     ] = None,
+    parallel: Annotated[
+        Strategy, typer.Option(help="How several devices share the work, as for `neural train`.")
+    ] = Strategy.DDP,
+    tensor_parallel: Annotated[
+        int | None, typer.Option(help="So many of them split each product.", metavar="N", show_default=False)
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="In which products are computed.")] = Precision.FLOAT32,
+    checkpointing: Annotated[
+        bool | None,
+        typer.Option("--checkpointing/--no-checkpointing", help="Compute blocks again; by default as the file says."),
+    ] = None,
+    tokens: Annotated[
+        float | None, typer.Option(help="How many to train on, such as 10e9; by default the file's steps.")
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(help="Of the peak operations a second that are useful; 0.4 unless given.")
+    ] = None,
+    peak: Annotated[
+        float | None, typer.Option(help="Operations a second of a device, where its name does not say them.")
+    ] = None,
+    watts: Annotated[float | None, typer.Option(help="Of one device under load.")] = None,
+    price: Annotated[float | None, typer.Option(help="Dollars for an hour of one device.")] = None,
     json: Json = False,
 ) -> None:
-    """Say what a network costs: parameters, FLOPs a token, memory for training and for generating.
+    """Say what a network costs: parameters, FLOPs a token, memory for training and for generating; on devices: whether
+    it fits, what to change if not, and time, energy and money.
 
-    Arithmetic alone, in float32: no weight is allocated. FLOPs are those of matrix products, attention over the whole
-    context among them; training is three times the forward pass (Chowdhery et al. 2022, appendix B).
+    Arithmetic alone: no weight is allocated. FLOPs are those of matrix products, attention over the whole context among
+    them; training is three times the forward pass (Chowdhery et al. 2022, appendix B). What is assumed is printed.
 
     \b
     Examples:
       neural plan examples/gpt2.neural
-      neural plan examples/gpt2.neural --set n_layer=48 --set d_model=1600 --set n_head=25 --batch-size 4
-      neural plan examples/llama.neural --context 512 --json
+      neural plan examples/gpt2.neural --devices 8xh100 --precision bfloat16 --tokens 10e9
+      neural plan examples/gpt2.neural --set n_layer=48 --set d_model=1600 --set n_head=25 --devices rtx4090
+      neural plan examples/llama.neural --context 512 --devices this --json
     """
+    from neural.cli.planned import as_json, described
     from neural.cli.show import show
     from neural.compiler import load
+    from neural.planning.cost import SHARE, cost
+    from neural.planning.fit import ways_to_fit
+    from neural.planning.hardware import named
+    from neural.planning.layout import Layout
     from neural.planning.plan import plan as make_plan
 
+    _check(tokens, share, peak, watts, price)
     program = load(file, parse_sets(sets), network)
-    made = make_plan(program, batch_size, context, device=device and device.value)
+    count, hardware = named(devices) if devices else (1, None)
+    layout = Layout.of(count, parallel.value, tensor_parallel)
+    wanted = {"precision": precision.value, "checkpointing": checkpointing, "layout": layout}
+    wanted |= {"device": hardware.kind} if hardware else {}
+    make = partial(make_plan, program, context=context)
+    made = make(batch_size=batch_size, **wanted)
+    assumed = _assumed(hardware, count, precision.value, share or SHARE, peak, watts, price)
+    total = made.training_tokens if tokens is None else int(tokens)
+    costs = cost(made, total, assumed) if assumed and total else None
+    ways = None
+    if hardware and hardware.usable is not None and made.training.total > hardware.usable:
+        given = {"batch_size": batch_size, **wanted}
+        ways = ways_to_fit(made, hardware.usable, lambda **changes: make(**(given | changes)))
     if json:
-        from json import dumps
-
-        print(dumps(made.to_json(), ensure_ascii=False))
+        print(as_json(made, hardware, ways, costs))
         return
     show(program.messages)
-    print(described(made))
+    print(described(made, hardware, ways, costs))
 
 
-def described(plan: Plan) -> str:
-    """A plan for people."""
-    return "\n\n".join((_size(plan), _parts(plan), _work(plan), _training(plan), _generation(plan)))
+def _assumed(
+    hardware: Hardware | None,
+    count: int,
+    precision: str,
+    share: float,
+    peak: float | None,
+    watts: float | None,
+    price: float | None,
+):
+    from dataclasses import replace
+
+    from neural.planning.cost import assumptions
+    from neural.planning.hardware import GPU
+
+    if peak is not None:
+        hardware = replace(hardware or GPU, peak={precision: peak})
+    return assumptions(hardware, count, precision, share, watts, price) if hardware else None
 
 
-def _size(plan: Plan) -> str:
-    lines = [f"{plan.network}: {plan.parameters:,} parameters"]
-    if plan.embedding_parameters:
-        rows = (("embedding", plan.embedding_parameters), ("non-embedding", plan.non_embedding_parameters))
-        lines += _columns([(name, f"{n:,}", _share(n, plan.parameters)) for name, n in rows])
-    return "\n".join(lines)
+def _check(
+    tokens: float | None, share: float | None, peak: float | None, watts: float | None, price: float | None
+) -> None:
+    """NeuralError N734 for a number that is none of its kind."""
+    from neural.diagnostics.diagnostic import fail
 
-
-def _parts(plan: Plan) -> str:
-    rows = [("part", "layer", "parameters", "share", f"FLOPs/{_token(plan)}", "activations")]
-    for part in plan.parts:
-        rows.append(_row(part, plan, ""))
-        rows += [_row(p, plan, "  ") for p in part.parts if p.parameters or p.flops]
-    return "\n".join(_columns(rows, left=2))
-
-
-def _row(part: Part, plan: Plan, indent: str) -> tuple[str, ...]:
-    layer = part.layer + (f" × {part.copies}" if part.copies > 1 else "")
-    if part.parameters:
-        numbers = f"{part.parameters:,}", _share(part.parameters, plan.parameters)
-    else:
-        numbers = (f"in {part.tied_to}" if part.tied_to else "", "")
-    flops = _count(part.flops // plan.context) if part.flops else ""
-    return indent + part.name, indent + layer, *numbers, flops, _bytes(part.activations) if part.activations else ""
-
-
-def _work(plan: Plan) -> str:
-    token = _token(plan)
-    rows = [
-        ("forward", f"{_count(plan.flops_per_token)}FLOPs"),
-        ("training", f"{_count(plan.flops_per_token_training)}FLOPs"),
-    ]
-    lines = [
-        f"work for a {token}" + (f", {plan.context:,} tokens of context" if plan.context > 1 else ""),
-        *_columns(rows),
-    ]
-    if plan.steps is not None:
-        total = plan.training_tokens * plan.flops_per_token_training
-        lines.append(f"  {plan.steps:,} steps of {plan.tokens_per_step:,} {token}s: {total:.2e} FLOPs")
-    return "\n".join(lines)
-
-
-def _training(plan: Plan) -> str:
-    memory = plan.training
-    rows = [
-        ("weights", memory.weights, ""),
-        ("gradients", memory.gradients, ""),
-        ("optimizer", memory.optimizer, plan.optimizer),
-        ("activations", memory.activations, KEPT_CHECKPOINTING if plan.checkpointing else "kept for the backward pass"),
-        ("logits", memory.logits, "the loss and its gradient"),
-        ("total", memory.total, ""),
-    ]
-    return "\n".join([f"memory for training, {_batch(plan)}, on {DEVICE_NAMES[plan.device]}", *_memory(rows)])
-
-
-def _generation(plan: Plan) -> str:
-    memory = plan.generation
-    if not plan.generates:
-        return "\n".join(["memory for inference, activations aside", *_memory([("weights", memory.weights, "")])])
-    note = "keys and values at full context"
-    if memory.cache_in_window < memory.cache:
-        note += f"; {_bytes(memory.cache_in_window)} are within a window"
-    rows = [("weights", memory.weights, ""), ("cache", memory.cache, note), ("total", memory.total, "")]
-    return "\n".join([f"memory for generating, {_batch(plan)}", *_memory(rows)])
-
-
-def _batch(plan: Plan) -> str:
-    length = f" × {plan.context:,} tokens" if plan.context > 1 else ""
-    return f"batch {plan.batch_size:,}{length}, float32"
-
-
-def _token(plan: Plan) -> str:
-    return "token" if plan.context > 1 else "row"
-
-
-def _memory(rows: list[tuple[str, int, str]]) -> list[str]:
-    widest = max(len(_bytes(n)) for _, n, _ in rows)
-    return [f"  {name:<11}  {_bytes(n):>{widest}}  {note}".rstrip() for name, n, note in rows]
-
-
-def _columns(rows: list[tuple[str, ...]], left: int = 1) -> list[str]:
-    """Rows with their columns aligned: the first `left` to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    cells = [
-        [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        for row in rows
-    ]
-    return ["  " + "  ".join(row).rstrip() for row in cells]
-
-
-def _share(n: int, total: int) -> str:
-    return f"{100 * n / total:.1f} %"
-
-
-def _count(n: int) -> str:
-    """Three digits and a decimal prefix: 285 M."""
-    power = min((len(str(n)) - 1) // 3, len(UNITS) - 1)
-    return f"{_three(n / 1000**power)} {UNITS[power]}"
-
-
-def _bytes(n: int) -> str:
-    """Binary multiples: 7.05 GiB."""
-    power = min(max(n.bit_length() - 1, 0) // 10, len(UNITS) - 1)
-    return f"{n} B" if power == 0 else f"{_three(n / 1024**power)} {UNITS[power]}iB"
-
-
-def _three(x: float) -> str:
-    return f"{x:.2f}" if x < 9.995 else f"{x:.1f}" if x < 99.95 else f"{x:.0f}"
+    for name, value in {"tokens": tokens, "share": share, "peak": peak, "watts": watts, "price": price}.items():
+        if value is not None and not 0 < value < float("inf"):
+            fail("N734", f"--{name} {value:g} is not above 0", hint=f"give a number above 0, or leave --{name} out")
+    if share is not None and share > 1:
+        fail("N734", f"--share {share:g} is more than the whole", hint="give the share of the peak, such as 0.4")

@@ -36,6 +36,11 @@ def activations(block: Block, setting: Setting, *, checkpointing: bool = False) 
     return found
 
 
+def recomputed(block: Block, setting: Setting) -> int:
+    """Bytes of the activations of one block, the largest, which checkpointing computes again in the backward pass."""
+    return max((_walk(n.layer, setting, "", {}).extra for n in block.nodes if isinstance(n.layer, Block)), default=0)
+
+
 def _walk(block: Block, setting: Setting, prefix: str, found: dict[str, int], *, checkpointing: bool = False) -> Saved:
     """What a block keeps, seen from outside, and in `found` what each of its nodes does."""
     values, memory = block.values(), _Memory({v.name: f"input {v.name}" for v in block.inputs})

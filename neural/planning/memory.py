@@ -1,36 +1,67 @@
-"""Memory of training and of generating, in bytes; everything is float32."""
+"""Memory of training and of generating, in bytes. Weights, gradients and moments are float32."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from neural.graph.graph import Block, Network, count_parameters, primitives, tied, weights
 from neural.graph.sections import CROSS_ENTROPIES
 from neural.layers.attention import Attention
 from neural.layers.dense import Dense, Projections
+from neural.layers.embedding import Embedding
 from neural.layers.layer import width
-from neural.planning.sizes import FLOAT, Setting
+from neural.planning.layout import Layout
+from neural.planning.sizes import FLOAT, HALF, Setting
+
+PARTS = ("weights", "gradients", "optimizer", "copies", "activations", "logits")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingMemory:
-    """Bytes that one training step needs, at its peak: the start of the backward pass.
+    """Bytes that one device needs for training steps.
 
-    activations: what the forward pass keeps for the backward pass.
-    logits: under a cross-entropy the log-probabilities, their gradient and that of the logits; else the output and its
-    gradient.
-    What kernels use for a moment, fragments of the allocator and the framework itself come on top.
+    copies: of weights in half precision, or gathered from other devices' slices, or of gradients. activations: what the
+    forward pass keeps for the backward pass; with checkpointing `again` bytes of them are one block's, which are made
+    again. logits: what the loss holds beside these. passing: the most that one layer of the backward pass needs for a
+    moment. table: the gradient of a table of embeddings that is added to another one of it, at the end.
+    kept_gradients: whether those of an earlier forward pass of the step are there.
+    What the framework itself takes, and fragments of its allocator, come on top.
     """
 
     weights: int
     gradients: int
     optimizer: int
+    copies: int
     activations: int
+    again: int
     logits: int
+    passing: int
+    table: int
+    kept_gradients: bool
+
+    @property
+    def moments(self) -> dict[str, int]:
+        """What is held at the moments of a step that can be the peak."""
+        held = self.weights + self.optimizer
+        before = held + self.gradients * self.kept_gradients + self.copies + self.activations
+        last = {"the last block that is computed again": held + self.gradients + self.copies + self.again}
+        return {
+            "the loss": before - self.again + self.logits,
+            "the backward pass": before + self.passing,
+            **(last if self.again else {}),
+            "the end of the backward pass": held + self.gradients + self.table,
+        }
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+        """At the peak."""
+        return max(self.moments.values())
+
+    @property
+    def peak(self) -> str:
+        """When that is."""
+        return max(self.moments, key=self.moments.__getitem__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +92,7 @@ def optimizer_bytes(network: Network) -> int:
             return FLOAT * count_parameters(block)
         case "Adafactor":
             trained = [w.shape for w in weights(block).values() if w.trained]
-            return FLOAT * sum((s[-2] + s[-1]) * _product(s[:-2]) if len(s) > 1 else _product(s) for s in trained)
+            return FLOAT * sum((s[-2] + s[-1]) * prod(s[:-2]) if len(s) > 1 else prod(s) for s in trained)
         case "Muon":
             return FLOAT * (2 * count_parameters(block) - sum(_hidden_matrices(block)))
     return FLOAT * count_parameters(block) if optimizer.arguments["momentum"] > 0 else 0
@@ -72,23 +103,69 @@ def _hidden_matrices(block: Block) -> list[int]:
     shared = tied(block)
     products = [p for p in primitives(block) if isinstance(p.node.layer, Dense | Projections)]
     own = [p for p in products[:-1] if f"{p.path}.weight" not in shared]
-    return [_product(p.node.layer.weights(*p.inputs)[0].shape) for p in own]
+    return [prod(p.node.layer.weights(*p.inputs)[0].shape) for p in own]
 
 
 def buffer_bytes(block: Block) -> int:
     """Weights that training does not change, such as running means."""
     return sum(
-        FLOAT * _product(w.shape) * copies
+        FLOAT * prod(w.shape) * copies
         for _, node, inputs, copies in primitives(block, once=True)
         for w in node.layer.weights(*inputs)
         if not w.trained
     )
 
 
+def copies_bytes(block: Block, layout: Layout, precision: str) -> int:
+    """What stands beside weights and gradients: autocast's copies of all matrices; where slices are gathered, the whole
+    of two blocks and of what is in none; the buckets in which DDP exchanges gradients.
+    """
+    found = 0
+    if precision != "float32":
+        matrices = [
+            copies * prod(node.layer.weights(*inputs)[0].shape)
+            for _, node, inputs, copies in primitives(block, once=True)
+            if isinstance(node.layer, Dense | Projections)
+        ]
+        found += HALF * sum(matrices)
+    if layout.sliced:
+        blocks = [FLOAT * count_parameters(n.layer) for n in block.nodes if isinstance(n.layer, Block)]
+        rest = FLOAT * count_parameters(block) - sum(
+            FLOAT * n.copies * count_parameters(n.layer) for n in block.nodes if isinstance(n.layer, Block)
+        )
+        found += 2 * max(blocks, default=0) + rest
+    elif layout.devices > 1 and layout.tensor == 1:
+        found += FLOAT * count_parameters(block)
+    return found
+
+
 def logits_bytes(network: Network, setting: Setting) -> int:
     """What the loss needs beside the network's activations."""
-    output = setting.bytes(network.block.value(network.block.outputs[0]))
+    output = FLOAT * setting.numbers(network.block.value(network.block.outputs[0]).shape)
     return output * (3 if network.settings.loss in CROSS_ENTROPIES else 2)
+
+
+def passing_bytes(network: Network, setting: Setting) -> int:
+    """The most that the backward pass of one layer holds: the gradients of what it gave or got (what was kept of these
+    goes as they come), of its weight, and of the residual that goes by.
+    """
+    most, residual = 0, 0
+    for _, node, inputs, _ in primitives(network.block, once=True):
+        own = max((FLOAT * prod(w.shape) for w in node.layer.weights(*inputs)), default=0)
+        most = max(most, setting.bytes(*inputs) + own, setting.bytes(*node.outputs) + own)
+        residual = max(residual, *(setting.bytes(v) for v in inputs)) if isinstance(node.layer, Attention) else residual
+    return most + residual
+
+
+def table_bytes(block: Block, *, kept_gradients: bool) -> int:
+    """The largest gradient of a table of embeddings that is added to another one: the head's, or an earlier one."""
+    shared = {t.source for t in block.ties}
+    tables = [
+        FLOAT * prod(node.layer.weights(*inputs)[0].shape)
+        for path, node, inputs, _ in primitives(block, once=True)
+        if isinstance(node.layer, Embedding) and (kept_gradients or path in shared)
+    ]
+    return max(tables, default=0)
 
 
 def cache_bytes(network: Network, setting: Setting, *, windowed: bool) -> int:
@@ -106,10 +183,3 @@ def cache_bytes(network: Network, setting: Setting, *, windowed: bool) -> int:
             kept = min(length, node.layer.window.value or length) if windowed else length
             total += copies * 2 * FLOAT * setting.batch * kept * width(k).value
     return total
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    product = 1
-    for n in shape:
-        product *= n
-    return product

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Protocol
 
 from neural.diagnostics.diagnostic import fail
-from neural.graph.graph import Block, Network, Node, primitives
+from neural.graph.graph import Block, Network, Node, count_parameters, primitives
 from neural.graph.passes import optimize
+from neural.graph.split import split_network
 from neural.layers.layer import Mismatch
 from neural.layers.values import same
-from neural.planning.activations import activations
-from neural.planning.flops import TRAINING, forward_flops
+from neural.planning.activations import activations, recomputed
+from neural.planning.flops import TRAINING, forward_flops, recomputed_flops
+from neural.planning.layout import ALONE, Layout
 from neural.planning.memory import (
+    PARTS,
     GenerationMemory,
     TrainingMemory,
     buffer_bytes,
     cache_bytes,
+    copies_bytes,
     logits_bytes,
     optimizer_bytes,
+    passing_bytes,
+    table_bytes,
 )
+from neural.planning.precision import FULL, autocast
 from neural.planning.sizes import FLOAT, Setting
 
 
@@ -54,25 +61,33 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a network costs at a batch size and a length, in float32.
+    """What a network costs at a batch size and a length.
 
     parameters: numbers that training changes, tied ones once. embedding_parameters: those in tables of tokens and
     positions, which the N of scaling laws leaves out (Kaplan et al. 2020); an output layer with a matrix of its own is
     none of them. flops_per_token: of the forward pass; the convention is that of `neural.planning.flops`.
+    flops_again: of what checkpointing computes a second time, for a token.
     context: tokens in a sequence, 1 where the network reads none: a token is then a row of the batch.
     steps: optimizer steps that the file asks for, None where it says epochs. device: whose kernels are counted on.
+    precision: in which products are computed. batch_size and gradient_accumulation are those of the file, or as given;
+    training, generation and the activations of parts are for one device of the layout, whose share of the batch
+    device_batch is.
     """
 
     network: str
     parameters: int
     embedding_parameters: int
     flops_per_token: int
+    flops_again: int
     batch_size: int
+    device_batch: int
     context: int
     gradient_accumulation: int
     steps: int | None
     optimizer: str
     device: str
+    precision: str
+    layout: Layout
     checkpointing: bool  # blocks keep their inputs alone
     training: TrainingMemory
     generation: GenerationMemory
@@ -85,9 +100,8 @@ class Plan:
 
     @property
     def flops_per_token_training(self) -> int:
-        """Forward and backward; with checkpointing the forward pass of blocks twice."""
-        again = sum(p.flops for p in self.parts if p.parts) // self.context if self.checkpointing else 0
-        return TRAINING * self.flops_per_token + again
+        """Forward and backward, and what checkpointing computes again."""
+        return TRAINING * self.flops_per_token + self.flops_again
 
     @property
     def tokens_per_step(self) -> int:
@@ -102,7 +116,6 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """For tools: counts, and memory in bytes."""
         train, generate, tokens = self.training, self.generation, self.training_tokens
-        names = ("weights", "gradients", "optimizer", "activations", "logits", "total")
         return {
             "network": self.network,
             "parameters": self.parameters,
@@ -113,13 +126,17 @@ class Plan:
             "batch_size": self.batch_size,
             "context": self.context,
             "device": self.device,
+            "devices": self.layout.devices,
+            "parallel": str(self.layout),
+            "device_batch": self.device_batch,
+            "precision": self.precision,
             "activation_checkpointing": self.checkpointing,
             "optimizer": self.optimizer,
             "tokens_per_step": self.tokens_per_step,
             "training_tokens": tokens,
             "training_flops": None if tokens is None else tokens * self.flops_per_token_training,
             "memory": {
-                "training": {name: getattr(train, name) for name in names},
+                "training": {name: getattr(train, name) for name in (*PARTS, "moments", "total")},
                 "generation": {n: getattr(generate, n) for n in ("weights", "cache", "cache_in_window", "total")},
             },
             "parts": [_part_json(p, self.context) for p in self.parts],
@@ -127,58 +144,86 @@ class Plan:
 
 
 def plan(
-    network: Network | HasGraph, batch_size: int | None = None, context: int | None = None, *, device: str | None = None
+    network: Network | HasGraph,
+    batch_size: int | None = None,
+    context: int | None = None,
+    *,
+    accumulation: int | None = None,
+    device: str | None = None,
+    precision: str = FULL,
+    checkpointing: bool | None = None,
+    layout: Layout = ALONE,
 ) -> Plan:
     """Parameters, FLOPs and memory of a network, or of the network of a program.
 
-    batch_size: sequences in one forward pass; by default the file's.
+    batch_size, accumulation: sequences in one forward pass, and forward passes in a step; by default the file's.
     context: tokens in a sequence, up to and by default the most that the network reads.
     device: "cuda" or "cpu", whose kernels keep different things under dropout; by default what the file's `execution`
-    says, and "cuda" where that leaves it open.
+    says, and "cuda" where that leaves it open. checkpointing: by default as the file's `execution` says.
 
-    Raises NeuralError: N020 for a batch size or context below 1, N021 for a context that the network cannot read.
+    Raises NeuralError: N020 for a batch size or context below 1, N021 for a context that the network cannot read, N732
+    for devices among which the work does not divide.
     """
     graph = optimize(network if isinstance(network, Network) else network.graph)
     settings = graph.settings
     batch_size = settings.train.batch_size if batch_size is None else batch_size
+    accumulation = settings.train.gradient_accumulation if accumulation is None else accumulation
     device = device or settings.execution.get("device", "auto")
-    setting = Setting(batch_size, context, "cuda" if device == "auto" else device)
-    _check(graph, setting)
-    checkpointing = bool(settings.execution.get("activation_checkpointing"))
-    parts = _parts(graph.block, setting, activations(graph.block, setting, checkpointing=checkpointing))
+    _check(graph, Setting(batch_size, context, device))
+    own_batch, passes = layout.batch(batch_size, accumulation)
+    setting = Setting(own_batch, context, "cuda" if device == "auto" else device)
+    if checkpointing is None:
+        checkpointing = bool(settings.execution.get("activation_checkpointing"))
+    share = autocast(split_network(graph, layout.tensor).network if layout.tensor > 1 else graph, precision)
+    parts = _parts(graph.block, setting, activations(share.block, setting, checkpointing=checkpointing))
     tokens = setting.sequence(graph.block.inputs[0])
-    training, generation = _memory(graph, setting, parts)
+    again = recomputed(share.block, setting) if checkpointing else 0
+    training = _training(share, setting, layout, precision, (sum(p.activations for p in parts), again), passes > 1)
     return Plan(
         network=graph.name,
         parameters=sum(p.parameters for p in parts),
         embedding_parameters=sum(p.embedding for p in parts),
         flops_per_token=sum(p.flops for p in parts) // tokens,
+        flops_again=recomputed_flops(graph.block, setting) // tokens if checkpointing else 0,
         batch_size=batch_size,
+        device_batch=own_batch,
         context=tokens,
-        gradient_accumulation=settings.train.gradient_accumulation,
+        gradient_accumulation=accumulation,
         steps=settings.train.steps,
         optimizer=settings.optimizer.name,
         device=setting.device,
+        precision=precision,
+        layout=layout,
         checkpointing=checkpointing,
         training=training,
-        generation=generation,
+        generation=_generation(graph, replace(setting, batch=batch_size)),
         generates=graph.cached,
         parts=parts,
     )
 
 
-def _memory(graph: Network, setting: Setting, parts: tuple[Part, ...]) -> tuple[TrainingMemory, GenerationMemory]:
-    trained = FLOAT * sum(p.parameters for p in parts)
-    weights = trained + buffer_bytes(graph.block)
-    training = TrainingMemory(
-        weights=weights,
+def _training(
+    share: Network, setting: Setting, layout: Layout, precision: str, kept: tuple[int, int], accumulates: bool
+) -> TrainingMemory:
+    """Of a device with its share of the network; `kept`: bytes of activations, and of those that are made again."""
+    trained = FLOAT * layout.slice_of(count_parameters(share.block))
+    return TrainingMemory(
+        weights=trained + buffer_bytes(share.block),
         gradients=trained,
-        optimizer=optimizer_bytes(graph),
-        activations=sum(p.activations for p in parts),
-        logits=logits_bytes(graph, setting),
+        optimizer=layout.slice_of(optimizer_bytes(share)),
+        copies=copies_bytes(share.block, layout, precision),
+        activations=kept[0],
+        again=kept[1],
+        logits=logits_bytes(share, setting),
+        passing=passing_bytes(share, setting),
+        table=table_bytes(share.block, kept_gradients=accumulates),
+        kept_gradients=accumulates,
     )
-    cache, in_window = (cache_bytes(graph, setting, windowed=w) for w in (False, True))
-    return training, GenerationMemory(weights, cache, in_window)
+
+
+def _generation(graph: Network, setting: Setting) -> GenerationMemory:
+    weights = FLOAT * count_parameters(graph.block) + buffer_bytes(graph.block)
+    return GenerationMemory(weights, *(cache_bytes(graph, setting, windowed=w) for w in (False, True)))
 
 
 def _parts(block: Block, setting: Setting, kept: dict[str, int], prefix: str = "", copies: int = 1) -> tuple[Part, ...]:

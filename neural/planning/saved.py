@@ -60,8 +60,16 @@ def _(layer: Embedding, inputs, outputs, setting) -> Saved:
 @saved.register
 def _(layer: Dense, inputs, outputs, setting) -> Saved:
     """The product keeps its input; the activation may keep what stands between the two, or the output."""
-    kept = KEPT_BY_ACTIVATION[layer.activation.value]
-    return Saved((0,), kept == "output", setting.bytes(*outputs) if kept in ("input", "between") else 0)
+    kept, product = KEPT_BY_ACTIVATION[layer.activation.value], _product(inputs[0], outputs[0], setting)
+    between = setting.bytes(*outputs) if kept in ("input", "between") else 0
+    return product._replace(output=kept == "output", extra=product.extra + between)
+
+
+def _product(x: Value, output: Value, setting: Setting) -> Saved:
+    """A product of matrices keeps its input, or a copy of it in half precision where it computes in that."""
+    if x.dtype == output.dtype:
+        return Saved((0,))
+    return Saved(extra=setting.bytes(x._replace(dtype=output.dtype)))
 
 
 @saved.register
@@ -75,7 +83,7 @@ def _(layer: Activation, inputs, outputs, setting) -> Saved:
 
 @saved.register(Projections)
 def _(layer: Projections, inputs, outputs, setting) -> Saved:
-    return Saved((0,))
+    return _product(inputs[0], outputs[0], setting)
 
 
 @saved.register(Add)
@@ -124,10 +132,10 @@ def _(layer: BatchNormalization, inputs, outputs, setting) -> Saved:
 
 @saved.register
 def _(layer: Dropout, inputs, outputs, setting) -> Saved:
-    """The mask: bytes on a GPU, on a CPU the float32 factors. At rate 0 the input is handed on."""
+    """The mask: bytes on a GPU, on a CPU the factors. At rate 0 the input is handed on."""
     if layer.rate.value == 0:
         return Saved(view_of=0)
-    return Saved(extra=setting.numbers(inputs[0].shape) * (FLOAT if setting.device == "cpu" else 1))
+    return Saved(extra=setting.bytes(inputs[0]) if setting.device == "cpu" else setting.numbers(inputs[0].shape))
 
 
 @saved.register

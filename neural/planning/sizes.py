@@ -8,7 +8,8 @@ from math import prod
 from neural.layers.values import Arg, Shape, Value
 
 FLOAT = 4  # bytes of a float32
-BYTES = {"float32": FLOAT, "int64": 8}
+HALF = 2  # of a bfloat16 or a float16
+BYTES = {"float32": FLOAT, "bfloat16": HALF, "float16": HALF, "int64": 8}
 
 
 @dataclass(frozen=True, slots=True)

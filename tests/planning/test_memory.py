@@ -117,7 +117,7 @@ def test_the_total_is_the_peak_of_a_training_step(name: str, vocabulary: int) ->
         if event.name() == "[memory]":
             held += event.nbytes()
             peak = max(peak, held)
-    memory = plan(program, 8, device="cpu").training
+    memory = plan(program, 8, device="cpu", accumulation=2).training
     assert memory.total - memory.weights - memory.optimizer == pytest.approx(peak, rel=0.02)
 
 
@@ -228,4 +228,5 @@ def test_checkpointing_keeps_the_inputs_of_blocks() -> None:
     assert made.training.activations - one == pytest.approx(kept, rel=0.04)
     plain = plan(example("gpt2", **GPT2 | {"n_layer": 6}, dropout=0.0), BATCH, device="cpu")
     assert made.training.activations < 0.5 * plain.training.activations
-    assert made.flops_per_token_training == plain.flops_per_token_training + blocks.flops // made.context
+    last = 2 * 48 * 4 * 48 * 6  # the product that ends a block, whose result the backward pass does not read
+    assert made.flops_per_token_training == plain.flops_per_token_training + blocks.flops // made.context - last

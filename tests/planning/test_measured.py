@@ -1,0 +1,73 @@
+"""Plans against trainings: memory at its peak, and operations, as torch counts them in steps of our own trainer."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from neural.planning.plan import plan
+from neural.training.run import Run
+from neural.training.session import start
+from tests.planning.measured import peak_of_training
+from tests.training.conftest import corpus, make_run, one_thread  # noqa: F401
+
+SIZES = {
+    "small": {"n_layer": 4, "d_model": 128, "n_head": 4, "context": 128, "vocab_size": 2048},
+    "large": {"n_layer": 6, "d_model": 192, "n_head": 6, "context": 128, "vocab_size": 6000},
+    "narrow": {"n_layer": 6, "d_model": 192, "n_head": 6, "context": 128, "vocab_size": 64},
+}
+LLAMA = {
+    "small": {"n_kv_head": 2, "d_ff": 344},
+    "narrow": {"n_kv_head": 3, "d_ff": 512},
+    "large": {"n_kv_head": 3, "d_ff": 512},
+}
+CONFIGURATIONS = [
+    *(("gpt2", size, again, precision, 1) for size, again, precision in product(("small", "large"), (False, True), ("float32", "bfloat16"))),
+    ("gpt2", "narrow", True, "float32", 1),
+    ("llama", "narrow", False, "bfloat16", 2),
+    ("llama", "small", False, "float32", 2),
+    ("llama", "large", True, "bfloat16", 1),
+]  # fmt: skip
+
+
+@pytest.fixture
+def make(make_run, tmp_path: Path):  # noqa: F811
+    """A run of an example, small, and as this file's tables say."""
+
+    def made(name: str, size: str, again: bool, accumulation: int) -> Run:
+        train = f"train {{ steps: 600 batch_size: 4 gradient_accumulation: {accumulation} gradient_clip: 1.0 }}"
+        execution = f'execution {{ device: "cpu" activation_checkpointing: {str(again).lower()} }} tokenizer: "char"'
+        text = Path(f"examples/{name}.neural").read_text().replace('tokenizer: "gpt2"', "")
+        (tmp_path / "example.neural").write_text(re.sub(r"train \{.*\}", f"{train}\n{execution}", text))
+        more = {"dropout": 0.0} if name == "gpt2" else LLAMA[size]
+        return make_run(file=tmp_path / "example.neural", **SIZES[size], **more)
+
+    return made
+
+
+@pytest.mark.parametrize(("name", "size", "again", "precision", "accumulation"), CONFIGURATIONS)
+def test_the_peak_of_memory_is_the_planned_one(
+    make, name: str, size: str, again: bool, precision: str, accumulation: int
+) -> None:
+    """To a tenth, where the issue asks for it; it is nearer a hundredth."""
+    run = make(name, size, again, accumulation)
+    planned = plan(run.program, precision=precision).training.total
+    assert planned == pytest.approx(peak_of_training(run, precision), rel=0.05)
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_step_is_the_planned_number_of_operations(make, name: str, again: bool) -> None:
+    """To a hundredth. The counter knows attention that is made of products, not the fused kernel of a CPU."""
+    run = make(name, "small", again, 2)
+    session, made = start(run, torch.device("cpu")), plan(run.program)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        session.advance()
+    planned = made.flops_per_token_training * made.tokens_per_step
+    assert planned == pytest.approx(counter.get_total_flops(), rel=0.01)
