@@ -25,7 +25,12 @@ def run(
       neural run examples/shakespeare_char.neural --set n_layer=2 --data corpus.txt
     """
     from neural.cli.train import first_word, make_run, train_run, write_sample
+    from neural.compiler import load
+    from neural.training.room import require_room
+    from neural.training.session import choose_device
 
+    program = load(file, parse_sets(sets), network)
+    require_room(program, choose_device(program.settings.execution.get("device", "auto")), 1)
     made = make_run(file, data, out, parse_sets(sets), network)
     outcome = train_run(made, None, None)
     if outcome.state == "finished":

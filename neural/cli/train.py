@@ -6,6 +6,7 @@ import json
 import shlex
 from dataclasses import asdict
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +17,6 @@ from neural.cli.show import note, show
 from neural.diagnostics.diagnostic import fail
 
 if TYPE_CHECKING:
-    import torch
-
     from neural.training.distributed.world import World
     from neural.training.loop import Outcome
     from neural.training.run import Run
@@ -81,6 +80,7 @@ def train(
     wandb: Annotated[
         str | None, typer.Option(help="Tell Weights & Biases, too.", metavar="PROJECT", show_default=False)
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Train even what does not seem to fit into memory.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train a language model: writes a run directory, which every other command takes.
@@ -110,17 +110,24 @@ def train(
         _refuse_beside("--resume", {**given, "--tokenizer": tokenizer, "--seed": seed})
     elif file is None:
         fail("N806", "neural train needs a .neural file, or a run to go on with", hint="give FILE, or --resume RUN")
+    from neural.compiler import load
     from neural.training.distributed.launch import launch, require_devices
     from neural.training.distributed.worker import working
+    from neural.training.distributed.world import processes
+    from neural.training.room import require_room
     from neural.training.run import Run
+    from neural.training.session import choose_device
     from neural.training.weights_and_biases import ask_for_wandb
 
-    where = _device(device, resume, file, parse_sets(sets), network)  # before the text is read
+    if wandb is not None:
+        import_module("wandb")  # not installed: said before a run is made
+    program = Run.open(resume).program if resume else load(file, parse_sets(sets), network)  # before the text is read
+    where = choose_device(device or program.settings.execution.get("device", "auto"))
     require_devices(devices, where)
+    if not force:
+        require_room(program, where, devices or processes(), parallel, tensor_parallel)
 
     def ready() -> Run:
-        if wandb is not None:
-            pass  # not installed: said before a run is made
         run = Run.open(resume) if resume else make_run(file, data, out, parse_sets(sets), network, tokenizer, seed)
         if wandb is not None:
             ask_for_wandb(run.path, wandb)
@@ -139,20 +146,6 @@ def train(
     if as_json and world.leads:
         parameters = run.record.parameter_count
         print(json.dumps({"run": str(run.path), "parameters": parameters, "seed": run.record.seed, **asdict(outcome)}))
-
-
-def _device(
-    given: str | None, resume: Path | None, file: Path | None, sets: dict[str, object], network: str | None
-) -> torch.device:
-    """The device that is asked for on the command line, else in the program."""
-    from neural.compiler import load
-    from neural.training.run import Run
-    from neural.training.session import choose_device
-
-    if given is not None:
-        return choose_device(given)
-    program = Run.open(resume).program if resume else load(file, sets, network)
-    return choose_device(program.settings.execution.get("device", "auto"))
 
 
 def make_run(

@@ -73,7 +73,12 @@ ALONE = World()
 
 def launched() -> bool:
     """Whether a launcher (ours, torchrun, srun) started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return processes() > 1
+
+
+def processes() -> int:
+    """How many a launcher has started, this one among them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
