@@ -66,7 +66,10 @@ def fresh_folder(target: Path) -> Iterator[Path]:
             continue
         finally:
             os.close(descriptor)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

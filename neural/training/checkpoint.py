@@ -39,14 +39,15 @@ class TrainingState:
 
     step: int  # optimizer steps done
     cursor: int  # index of the next batch to draw
-    randomness: RandomState  # of the first share of the data
+    randomness: RandomState  # of the first stream of random numbers
     tokenizer_hash: str
     validation_loss: float | None = None  # nats a token, if this step was evaluated
     best_loss: float | None = None  # the lowest validation loss so far
     loss_sum: float = 0.0  # of the steps since the last line of metrics
     loss_count: int = 0
     spikes: Spikes = field(default_factory=Spikes)
-    others: tuple[RandomState, ...] = ()  # of the other shares, where several processes train
+    others: tuple[RandomState, ...] = ()  # of the other streams, where several processes train
+    program: str = ""  # its text; earlier versions did not keep it
 
     def to_json(self, model: nn.Module) -> dict[str, Any]:
         """`weights` is the signature of the model that the state belongs to."""

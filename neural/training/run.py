@@ -243,8 +243,8 @@ class Run:
         return training_data(self.program, store, self.record.seed)
 
     def set_state(self, state: str) -> None:
-        """Write run.json with another state."""
-        self.record = replace(self.record, state=state)
+        """Write run.json with another state, and the steps that the program asks for now."""
+        self.record = replace(self.record, state=state, steps=self.data.total_steps)
         write_json(self.path / "run.json", asdict(self.record))
 
 

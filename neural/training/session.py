@@ -23,6 +23,7 @@ from neural.training.optimizers import make_optimizer
 from neural.training.pretrained import load_pretrained
 from neural.training.randomness import RandomState
 from neural.training.run import Run
+from neural.training.same_program import require_same_program
 from neural.training.schedules import Schedule, make_schedule
 from neural.training.spikes import Spikes
 from neural.training.step import Batch, StepResult, optimizer_step
@@ -126,6 +127,7 @@ class Session:
             loss_sum=self.loss_sum,
             loss_count=self.loss_count,
             spikes=self.spikes,
+            program=self.run.program.text(),
         )
 
 
@@ -133,8 +135,8 @@ def start(run: Run, device: torch.device, world: World = ALONE, layout: Layout |
     """Build model, optimizer and data, and go on from the latest whole checkpoint if there is one.
 
     Of several processes all call it, and all get the checkpoint that the leader finds.
-    NeuralError: N836 and N839 (the work does not divide), N853 to N856 and N858 (data or checkpoint of another run, or
-    damaged), and those of the weights that the program names.
+    NeuralError: N836 and N839 (the work does not divide), N845 (the program changed), N853 to N856 and N858 (data or
+    checkpoint of another run, or damaged), and those of the weights that the program names.
     """
     data = run.data
     checkpoint = _latest(run, world)
@@ -147,6 +149,7 @@ def start(run: Run, device: torch.device, world: World = ALONE, layout: Layout |
         load_pretrained(model, run.program)
     else:
         run.require_own(checkpoint)
+        require_same_program(run.path, run.program, checkpoint)
         checkpoint.load_model(model)
     layout = layout or Layout.chosen(run.program, device, world.size)
     parallel = distribute(run.program, model.train(), world, layout)

@@ -63,6 +63,7 @@ def write_pieces(path: Path, pieces: Mapping[str, Piece]) -> FileRecord:
         if number is None:
             raise
         raise OSError(int(number[1]), str(error), str(path)) from error
+    path.chmod(0o644)  # the library's file is its owner's alone
     sync(path)
     return FileRecord.of(path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -16,6 +17,9 @@ from neural.interop.tensor_files import box
 from neural.training.distributed.parallel import Parallel
 from neural.training.distributed.world import World
 from neural.training.tensor_file import Piece
+
+# It warns that a weight cut along two axes is gathered in two steps, which is so, and seldom done.
+logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
 
 DATA, SHARD, TENSOR = "data", "shard", "tensor"  # a mesh's axes, in this order
 

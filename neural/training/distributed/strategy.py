@@ -45,7 +45,7 @@ class Layout:
             if tensor not in (None, size):
                 fail(
                     "N844",
-                    f"--parallel tp splits the products among all {size} processes, not {tensor}",
+                    f"--parallel tp splits the products among all processes, which are {size}, not {tensor}",
                     hint="for both, data in shares and products split: --parallel ddp or fsdp",
                 )
             return cls(Strategy.TP, size)
