@@ -17,6 +17,7 @@ from neural.cli.show import note, show
 from neural.diagnostics.diagnostic import fail
 
 if TYPE_CHECKING:
+    from neural.training.distributed.strategy import Layout
     from neural.training.distributed.world import World
     from neural.training.loop import Outcome
     from neural.training.run import Run
@@ -112,6 +113,7 @@ def train(
         fail("N806", "neural train needs a .neural file, or a run to go on with", hint="give FILE, or --resume RUN")
     from neural.compiler import load
     from neural.training.distributed.launch import launch, require_devices
+    from neural.training.distributed.strategy import Layout
     from neural.training.distributed.worker import working
     from neural.training.distributed.world import processes
     from neural.training.room import require_room
@@ -124,6 +126,7 @@ def train(
     program = Run.open(resume).program if resume else load(file, parse_sets(sets), network)  # before the text is read
     where = choose_device(device or program.settings.execution.get("device", "auto"))
     require_devices(devices, where)
+    layout = Layout.chosen(program, where, devices or processes(), parallel, tensor_parallel)
     if not force:
         require_room(program, where, devices or processes(), parallel, tensor_parallel)
 
@@ -142,7 +145,7 @@ def train(
     with working(where) as world:
         path = world.leaders(str(ready().path) if world.leads else "")
         run = Run.open(path)
-        outcome = train_run(run, where.type, stop_at, world, parallel, tensor_parallel)
+        outcome = train_run(run, where.type, stop_at, world, layout)
     if as_json and world.leads:
         parameters = run.record.parameter_count
         print(json.dumps({"run": str(run.path), "parameters": parameters, "seed": run.record.seed, **asdict(outcome)}))
@@ -180,8 +183,7 @@ def train_run(
     device: str | None,
     stop_at: int | None,
     world: World | None = None,
-    parallel: Parallel | None = None,
-    tensor_parallel: int | None = None,
+    layout: Layout | None = None,
 ) -> Outcome:
     """Train a run with its progress, samples and outcome on stderr. Of several processes the leader speaks."""
     from neural.training.distributed.strategy import Layout
@@ -191,7 +193,7 @@ def train_run(
 
     world = world or ALONE
     chosen = choose_device(device or run.program.settings.execution.get("device", "auto"))
-    layout = Layout.chosen(run.program, chosen, world.size, parallel, tensor_parallel)
+    layout = layout or Layout.chosen(run.program, chosen, world.size)
     where = chosen.type if world.size == 1 else f"{world.size} × {chosen.type}, {layout}"
     prompt = first_word(run)
     say = note if world.leads else lambda _: None

@@ -11,8 +11,10 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import HuggingFaceStorageReader
 
+from neural.diagnostics.diagnostic import NeuralError
 from neural.interop.tensor_files import read_pieces
 from neural.training.checkpoint import Checkpoint
+from neural.training.distributed.strategy import Layout
 from neural.training.loop import train
 from neural.training.run import Run
 from neural.training.weights import weights
@@ -110,3 +112,34 @@ def test_a_step_that_is_not_finite_stops_all_of_them(make_run) -> None:
 def test_what_does_not_divide_is_refused(make_run, size: int, strategy: str, sets: dict, code: str) -> None:
     run = make_run(file=HERE / "gpt.neural", **sets)
     assert train_together(run.path, size, strategy)["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("size", "strategy", "tensor", "said"),
+    [
+        (8, None, 3, "8 processes cannot be divided into groups of 3"),
+        (1, "ddp", 2, "1 process cannot be divided into groups of 2"),
+        (4, None, -1, "groups of -1"),
+        (4, "tp", 2, "among all processes, which are 4, not 2"),
+    ],
+)
+def test_groups_that_do_not_divide_are_refused(size: int, strategy: str | None, tensor: int, said: str) -> None:
+    with pytest.raises(NeuralError, match="N844") as refused:
+        Layout.chosen(None, torch.device("cpu"), size, strategy, tensor)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "strategy", "tensor", "axes", "name"),
+    [
+        (4, None, None, {"data": 4, "shard": 1}, "ddp"),
+        (4, None, 4, {"tensor": 4}, "tp"),
+        (4, "tp", None, {"tensor": 4}, "tp"),
+        (8, None, 2, {"data": 4, "shard": 1, "tensor": 2}, "ddp × tp"),
+        (8, "fsdp", 4, {"shard": 2, "tensor": 4}, "fsdp × tp"),
+        (8, "fsdp", 1, {"shard": 8}, "fsdp"),
+    ],
+)
+def test_the_mesh(size: int, strategy: str | None, tensor: int | None, axes: dict[str, int], name: str) -> None:
+    layout = Layout.chosen(None, torch.device("cpu"), size, strategy, tensor)
+    assert (layout.axes(size), str(layout)) == (axes, name)
