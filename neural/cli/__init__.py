@@ -47,7 +47,7 @@ EXTRAS = {
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 our fault, 2 the user's mistake, 130 interrupted."""
+    """Run the command line. Exit codes: 0 done, 1 our fault, 2 the user's mistake, 3 `quantize`'s, 130 interrupted."""
     from neural.cli.app import app
 
     try:

@@ -18,6 +18,7 @@ from neural.cli import (
     generate,
     import_,
     plan,
+    quantize,
     run,
     runs,
     tokenizer,
@@ -60,6 +61,7 @@ app.command("train")(train.train)
 app.command("runs")(runs.runs)
 app.command("generate")(generate.generate)
 app.command("eval")(eval.eval_)
+app.command("quantize")(quantize.quantize)
 app.command("verify")(verify.verify)
 app.command("import")(import_.import_)
 app.command("export")(export.export)

@@ -1,4 +1,6 @@
-"""Weights in safetensors files: one file, a folder of shards with an index, or files of pieces of tensors."""
+"""Weights in safetensors files: one file, a folder of shards with an index, or files of pieces of tensors; matrices may
+be small integers.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ import numpy as np
 
 from neural.diagnostics.diagnostic import fail
 from neural.interop.fields import read_object
+from neural.quantization.matrix import BITS, QuantizedMatrix
 
 NAME = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -25,6 +28,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 Offset = tuple[int, ...]  # where a piece begins in its tensor, an axis each
 
 _WIDTHS = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+_QUANTIZED = {"I8": np.dtype("i1"), "U8": np.dtype("u1"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,12 @@ class Stored:
         if self.dtype == "BF16":
             return (raw.astype(np.uint32) << 16).view(np.float32)
         return np.asarray(raw) if self.dtype == "F32" else raw.astype(np.float32)
+
+    def part(self) -> np.ndarray:
+        """As it is stored, read-only: what a quantised matrix is made of."""
+        if self.dtype not in _QUANTIZED:
+            raise ValueError(f"numbers of type {self.dtype}")
+        return np.asarray(np.memmap(self.file, _QUANTIZED[self.dtype], "r", self.start, self.shape))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +97,50 @@ def box(offset: Offset, shape: tuple[int, ...]) -> tuple[slice, ...]:
 
 
 class TensorFiles(Mapping[str, np.ndarray]):
-    """The tensors of files by name. Each is read when it is asked for, narrower floats widened to float32."""
+    """The tensors of files by name. Each is read when it is asked for, narrower floats widened to float32, and so are
+    matrices that are stored quantised, "w.int8" or "w.int4" beside "w.scales" as `w`.
+    """
 
     def __init__(self, stored: Mapping[str, Stored | Joined]) -> None:
         self.stored = stored
+        self._bits = {
+            name: bits
+            for bits in BITS.values()
+            for name in (stored_name.removesuffix(f".int{bits}") for stored_name in stored)
+            if f"{name}.int{bits}" in stored and f"{name}.scales" in stored
+        }
+        parts = {part for name, bits in self._bits.items() for part in (f"{name}.int{bits}", f"{name}.scales")}
+        self._names = dict.fromkeys([*(name for name in stored if name not in parts), *self._bits])
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self.stored[name].read(name)
+        return self._matrix(name).dequantized() if name in self._bits else self.stored[name].read(name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.stored
+        return name in self._names
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.stored)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self.stored)
+        return len(self._names)
+
+    def quantized(self) -> dict[str, QuantizedMatrix]:
+        """The matrices that are stored quantised, as they are, in memory that the file is mapped to.
+
+        NeuralError N994 where integers and scales do not fit each other.
+        """
+        return {name: self._matrix(name) for name in self._bits}
+
+    def _matrix(self, name: str) -> QuantizedMatrix:
+        parts = {part: self.stored[part] for part in (f"{name}.int{self._bits[name]}", f"{name}.scales")}
+        try:
+            return QuantizedMatrix.from_tensors(name, {part: stored.part() for part, stored in parts.items()})
+        except ValueError as error:
+            fail(
+                "N994",
+                f"{parts[f'{name}.scales'].file} holds a quantised matrix that does not read: {error}",
+                hint="quantise the model again",
+            )
 
 
 def read_tensors(path: Path) -> TensorFiles:

@@ -74,6 +74,9 @@ def _read(source: str, program: Program, expected: Mapping[str, Weight], prefix:
     if not path.exists():
         fail("N820", f"there is no {path} to read weights from", hint="put it there, or name another")
     if path.is_dir() and (path / "run.json").is_file():
+        quantized = path / "model.safetensors"
+        if quantized.is_file():
+            return read_tensors(quantized)
         return read_pieces(sorted(_newest_checkpoint(path).glob("model*.safetensors")))
     if path.is_dir() or path.suffix == ".gguf":
         return _decoder_weights(source, program, expected, prefix)

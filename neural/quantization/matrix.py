@@ -98,3 +98,11 @@ def unpacked(values: np.ndarray) -> np.ndarray:
 def bits_for(columns: int, bits: int, group: int = GROUP) -> int:
     """Of a matrix that is to have `bits`: 8 where its rows are not whole groups of 4-bit numbers."""
     return 8 if bits == 4 and columns % group else bits
+
+
+def size(shape: tuple[int, int], bits: int, group: int = GROUP) -> int:
+    """Bytes of a matrix (N, K) with its scales, once it is quantised."""
+    rows, columns = shape
+    if bits_for(columns, bits, group) == 8:
+        return rows * (columns + 4)
+    return rows * (columns // 2 + 2 * columns // group)

@@ -7,42 +7,63 @@ import numpy as np
 from neural.quantization.matrix import GROUP, ROWS, QuantizedMatrix, bits_for, packed
 
 LARGEST_SCALE = float(np.finfo(np.float16).max)
+# What the number of a group that is farthest from 0 may become, -8 being the end: beyond it numbers are clipped, which
+# costs little for few of them and makes the steps of all others finer. Positive: the end is 7, on the other side.
+EXTREMES = (-8.0, -8.7, -9.4, -8.35, -7.65, -7.3, 7.0, 7.35, 7.7, 8.1)
+LOWEST, HIGHEST = {8: -127, 4: -8}, {8: 127, 4: 7}
 
 
 def round_to_nearest(matrix: np.ndarray, bits: int, group: int = GROUP) -> QuantizedMatrix:
     """A float32 (N, K), each number as the nearest of its group's steps. bits: 8 or 4; as `bits_for` says, 8 for 4."""
     bits = bits_for(matrix.shape[1], bits, group)
-    rounded = _rows_int8 if bits == 8 else _rows_int4
-    parts = [rounded(matrix[i : i + ROWS].astype(np.float32), group) for i in range(0, len(matrix), ROWS)]
-    values, scales = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
-    return QuantizedMatrix(bits, matrix.shape[1] if bits == 8 else group, values, scales)
+    group = matrix.shape[1] if bits == 8 else group
+    parts = [_rows(matrix[i : i + ROWS], bits, group) for i in range(0, len(matrix), ROWS)]
+    return assembled(bits, group, parts)
 
 
-def _rows_int8(rows: np.ndarray, _: int) -> tuple[np.ndarray, np.ndarray]:
-    scales = np.abs(rows).max(axis=1) / np.float32(127)
-    scales[scales == 0] = 1  # a row of zeros
-    return np.rint(rows / scales[:, None]).astype(np.int8), scales
+def _rows(rows: np.ndarray, bits: int, group: int) -> tuple[np.ndarray, np.ndarray]:
+    columns = np.array(rows.T, np.float32, order="C")
+    starts = range(0, len(columns), group)
+    scales = [best_scales(columns[i : i + group], bits) for i in starts]
+    integers = [nearest(columns[i : i + group], s, bits) for i, s in zip(starts, scales, strict=True)]
+    return np.concatenate(integers).astype(np.int8), np.stack(scales)
 
 
-def _rows_int4(rows: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
-    groups = rows.reshape(len(rows), -1, group)
-    scales = extreme(groups) / np.float32(-8)
-    return packed(nearest_int4(groups, scales).reshape(rows.shape)), stored(scales)
+def assembled(bits: int, group: int, parts: list[tuple[np.ndarray, np.ndarray]]) -> QuantizedMatrix:
+    """From integers, int8 (K, rows), and scales, float32 (K // group, rows), of one stretch of rows after another."""
+    integers = np.concatenate([part.T for part, _ in parts])
+    scales = np.concatenate([part.T for _, part in parts])
+    if bits == 8:
+        return QuantizedMatrix(8, group, integers, scales[:, 0])
+    return QuantizedMatrix(4, group, packed(integers), scales.astype(np.float16))
 
 
-def extreme(groups: np.ndarray) -> np.ndarray:
-    """The number that is farthest from 0, with its sign, of each group (…, G) -> (…)."""
-    low, high = groups.min(-1), groups.max(-1)
-    return np.where(-low > high, low, high)
+def best_scales(columns: np.ndarray, bits: int, importance: np.ndarray | None = None) -> np.ndarray:
+    """float32 (N,) for the G columns of a group, (G, N), as they will be stored.
+
+    int8: what makes the farthest number 127. int4: of the scales for EXTREMES the ones with the least squared error;
+    importance (G,): of the columns, all alike by default.
+    """
+    low, high = columns.min(axis=0), columns.max(axis=0)
+    extremes = np.where(-low > high, low, high)
+    if bits == 8:
+        return np.abs(extremes) / np.float32(127)
+    best, scales = np.full(extremes.shape, np.inf, np.float32), np.zeros_like(extremes)
+    for end in EXTREMES:
+        tried = _as_float16(extremes / np.float32(end))
+        error = np.square(nearest(columns, tried, bits) * tried - columns)
+        total = error.sum(axis=0) if importance is None else importance @ error
+        better = total < best
+        best, scales = np.where(better, total, best), np.where(better, tried, scales)
+    return scales
 
 
-def stored(scales: np.ndarray) -> np.ndarray:
-    """Scales as float16; those that it cannot hold become its largest."""
-    return np.clip(scales, -LARGEST_SCALE, LARGEST_SCALE).astype(np.float16)
+def _as_float16(scales: np.ndarray) -> np.ndarray:
+    """float32 as float16 has it; those that it cannot hold become its largest."""
+    return np.clip(scales, -LARGEST_SCALE, LARGEST_SCALE).astype(np.float16).astype(np.float32)
 
 
-def nearest_int4(groups: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """int8 (…, G) under scales (…) as they will be stored."""
-    scales = stored(scales).astype(np.float32)
-    scales[scales == 0] = 1  # a group of zeros, or of what float16 takes for it
-    return np.clip(np.rint(groups / scales[..., None]), -8, 7).astype(np.int8)
+def nearest(columns: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
+    """The integers, as float32 (G, N) or (N,), that come nearest to the numbers under scales (N,)."""
+    steps = columns / np.where(scales == 0, np.float32(1), scales)  # a group of zeros, or of what float16 takes for it
+    return np.clip(np.rint(steps, out=steps), LOWEST[bits], HIGHEST[bits], out=steps)

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from neural.diagnostics.diagnostic import fail
+from neural.interop.tensor_files import TensorFiles, read_pieces
 from neural.training.distributed.parallel import Parallel
 from neural.training.randomness import RandomState
 from neural.training.spikes import Spikes
@@ -137,6 +138,10 @@ class Checkpoint:
         """Put the weights into `model`. NeuralError N858 if they are another model's."""
         require_fit(self.signature, model, str(self.path))
         load_weights(model, self._tensors(MODEL))
+
+    def weights(self) -> TensorFiles:
+        """By name, each read when it is asked for."""
+        return read_pieces(self.path / name for name in self.files if name.startswith(MODEL))
 
     def load_optimizer(self, parallel: Parallel, optimizer: torch.optim.Optimizer) -> None:
         """Put the moments into `optimizer`, which optimizes what this process holds of the model."""

@@ -11,6 +11,8 @@ lr_schedule.png, loss.png
 report.html         all of it on one page
 wandb.json          if Weights & Biases is told
 checkpoints/        step-000500, …
+
+A quantised run has other things in it: see neural.training.quantized.
 """
 
 from __future__ import annotations
@@ -34,10 +36,13 @@ from neural.data.shards import TokenStore, open_shards, write_shards
 from neural.data.tokenizers import Tokenizer, load_tokenizer
 from neural.diagnostics.diagnostic import Diagnostic, fail
 from neural.diagnostics.render import render
+from neural.interop.tensor_files import TensorFiles
 from neural.training.checkpoint import Checkpoint
 from neural.training.checkpoint_manager import CheckpointManager, Warn
 from neural.training.data import TrainingData, require_fitting_tokenizer, require_trainable, training_data
 from neural.training.durable import write_json, write_text
+from neural.training.quantized import QuantizationRecord, open_quantized, require_only_weights
+from neural.training.weights import load_arrays
 
 FORMAT = 1
 
@@ -66,12 +71,18 @@ class RunRecord:
     steps: int
     tokenizer_hash: str
     vocab_size: int  # of the tokenizer
-    data: DataRecord
-    state: str  # "created", "training" (after a crash, too), "stopped", "finished" or "failed"
+    data: DataRecord | None  # None in a quantised run
+    state: str  # "created", "training" (after a crash, too), "stopped", "finished", "failed" or "quantized"
+    quantization: QuantizationRecord | None = None
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        return cls(**{**value, "data": DataRecord(**value["data"])})
+        data, made = value["data"], value.get("quantization")
+        records = {
+            "data": data and DataRecord(**data),
+            "quantization": made and QuantizationRecord.from_json(made),
+        }
+        return cls(**{**value, **records})
 
 
 def show_warning(warning: Diagnostic) -> None:
@@ -200,14 +211,29 @@ class Run:
         """The model with a checkpoint's weights, on the CPU, in evaluation mode.
 
         `checkpoint`: "latest", "best", or a name such as "step-000100". A damaged latest one is passed over with a
-        warning. NeuralError: N853, N856 (damaged), N857 (no such checkpoint), N858 (of another model).
+        warning. NeuralError: N853, N856 (damaged), N857 (no such checkpoint), N858 (of another model); of a quantised
+        run N991 for a checkpoint by name, and N994 (damaged).
         """
-        found = self.checkpoints.open(checkpoint, self.warn)
-        self.require_own(found)
         with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: leave no trace of drawing them
             model = self.new_model()
-        found.load_model(model)
+        if self.record.quantization is None:
+            self.open_checkpoint(checkpoint).load_model(model)
+        else:
+            load_arrays(model, self.open_weights(checkpoint))
         return model.eval()
+
+    def open_checkpoint(self, name: str = "latest") -> Checkpoint:
+        """A checkpoint of this run. NeuralError N853, N856, N857."""
+        found = self.checkpoints.open(name, self.warn)
+        self.require_own(found)
+        return found
+
+    def open_weights(self, checkpoint: str = "latest") -> TensorFiles:
+        """The weights by name, each read when it is asked for. NeuralError: those of `load_model`, but for N858."""
+        if self.record.quantization is None:
+            return self.open_checkpoint(checkpoint).weights()
+        require_only_weights(self.path, checkpoint)
+        return open_quantized(self.path)
 
     def require_own(self, checkpoint: Checkpoint) -> None:
         """NeuralError N853 if the checkpoint was trained with another tokenizer than the run's."""
@@ -224,8 +250,16 @@ class Run:
 
     @cached_property
     def data(self) -> TrainingData:
-        """The run's tokens, checked. NeuralError N853 or N854 if they are not those that the run was made with."""
+        """The run's tokens, checked. NeuralError N853 or N854 if they are not those that the run was made with; N995
+        for a quantised run.
+        """
         record = self.record.data
+        if record is None:
+            fail(
+                "N995",
+                f"{self.path} is quantised: it has no data, and is not trained",
+                hint=f"train the run that it was made from: {self.record.quantization.source}",
+            )
         store = open_shards(self.path / record.shards)  # an absolute path stays itself
         require_same_tokenizer(
             f"the tokenizer of {self.path}", self.tokenizer, f"the shards in {store.directory}", store
@@ -248,22 +282,22 @@ class Run:
         write_json(self.path / "run.json", asdict(self.record))
 
 
-def require_free(path: Path) -> None:
-    """NeuralError N851 unless nothing is at `path`, or an empty folder."""
+def require_free(path: Path, option: str = "--out") -> None:
+    """NeuralError N851 unless nothing is at `path`, or an empty folder. option: what named it."""
     above = next((folder for folder in path.absolute().parents if folder.exists()), path)
     if not path.exists() and not above.is_dir():
-        fail("N851", f"{above} is a file, so there is no {path} to be made", hint="give another folder with --out")
+        fail("N851", f"{above} is a file, so there is no {path} to be made", hint=f"give another folder with {option}")
     if not path.exists():
         return
     if (path / "run.json").exists():
         fail(
             "N851",
             f"{path} is a run already",
-            hint=f"go on with it: neural train --resume {path}; or give another folder with --out",
+            hint=f"go on with it: neural train --resume {path}; or give another folder with {option}",
         )
     if not path.is_dir() or any(path.iterdir()):
         what = "is not empty" if path.is_dir() else "is a file"
-        fail("N851", f"{path} {what}", hint="give another folder with --out, or remove this one")
+        fail("N851", f"{path} {what}", hint=f"give another folder with {option}, or remove this one")
 
 
 def require_same_tokenizer(owner: str, tokenizer: Tokenizer, what: str, store: TokenStore) -> None:

@@ -19,9 +19,9 @@ class Overview:
     """One run. The numbers are None where there are none, and all of them where the run does not read."""
 
     path: Path
-    state: str  # "running", "created", "stopped", "crashed", "finished", "failed", or "unreadable"
+    state: str  # "running", "created", "stopped", "crashed", "finished", "failed", "quantized", or "unreadable"
     network: str | None = None
-    step: int | None = None  # the newest that was measured or saved
+    step: int | None = None  # the newest that was measured or saved; of a quantised run that of its source
     total_steps: int | None = None
     loss: float | None = None  # of training, nats a token, the newest
     validation_loss: float | None = None  # the lowest
@@ -55,7 +55,7 @@ def overview(path: Path) -> Overview:
         path,
         state,
         run.record.network,
-        max([0, *saved[-1:], *(record["step"] for record in records[-1:])]),
+        max([_origin_step(run), *saved[-1:], *(record["step"] for record in records[-1:])]),
         run.record.steps,
         losses[-1] if losses else None,
         min(validations, default=None),
@@ -71,8 +71,12 @@ def _state(run: Run) -> str:
     return "crashed" if run.record.state == "training" else run.record.state
 
 
+def _origin_step(run: Run) -> int:
+    return run.record.quantization.step or 0 if run.record.quantization else 0
+
+
 def _resumable(state: str, saved: list[int]) -> str | None:
-    if state in ("running", "finished"):
+    if state in ("running", "finished", "quantized"):
         return None
     return checkpoint_name(saved[-1]) if saved else "start"
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,40 +19,72 @@ from neural.interop.decoder import Vocabulary
 from neural.interop.fields import Fields
 from neural.interop.huggingface.tokenizer import CONFIG, read_vocabulary
 from neural.interop.weights import program_weights
+from neural.quantization.matrix import QuantizedMatrix
 from neural.training.data import require_fitting_tokenizer
 from neural.training.run import Run
 
 
-class Trained(NamedTuple):
-    """model: on the CPU, in evaluation mode. vocabulary: what an imported model's tokenizer says beside its ids."""
+@dataclass(frozen=True)
+class Trained:
+    """vocabulary: what an imported model's tokenizer says beside its ids. quantized: the matrices that a quantised run
+    stores as integers, as they are, by the names of their weights.
+    """
 
     program: Program
-    model: nn.Module
     tokenizer: Tokenizer
-    vocabulary: Vocabulary | None = None
+    vocabulary: Vocabulary | None
+    quantized: Mapping[str, QuantizedMatrix]
+    load: Callable[[], nn.Module]
+    read: Callable[[], Mapping[str, np.ndarray]]
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """On the CPU, in evaluation mode, made when it is first asked for. Matrices that are stored as integers are
+        float32 in it: it takes the memory, and has the speed, of the model that was quantised.
+        """
+        return self.load()
+
+    @cached_property
+    def weights(self) -> Mapping[str, np.ndarray]:
+        """By name, in float32, for whoever computes without PyTorch: of a run each is read when it is asked for."""
+        return self.read()
 
 
 def open_trained(path: Path, checkpoint: str = "latest") -> Trained:
     """Of a run directory, or of a .neural file with `weights:` and `tokenizer:`, such as `neural import` writes.
 
-    checkpoint: of a run, "latest", "best" or a name. NeuralError: those of `Run`, of the program and of its weights;
-    N809 where a program names no tokenizer, N915 where it is no language model.
+    checkpoint: of a run, "latest", "best" or a name. NeuralError: those of `Run` and of the program; N809 where a
+    program names no tokenizer, N915 where it is no language model. What is wrong with the weights is told when they or
+    the model are asked for.
     """
     if not path.is_file():
-        run = Run.open(path)
-        require_language_model(run.program, path)
-        return Trained(run.program, run.load_model(checkpoint), run.tokenizer)
+        return _of_run(Run.open(path), checkpoint)
     program = load(path)
     require_language_model(program, path)
     if program.settings.tokenizer is None:
         fail("N809", f"{path} names no tokenizer", hint='add `tokenizer: "tokenizer.json"` to the network')
     tokenizer = load_tokenizer(program.settings.tokenizer, base=program.base)
     require_fitting_tokenizer(program, tokenizer)
-    beside = (program.base / program.settings.tokenizer).parent
-    said = read_vocabulary(beside, Fields({}, beside / CONFIG)) if (beside / CONFIG).is_file() else None
-    if said is not None and said.eos_id is not None:
-        tokenizer = tokenizer.ending_also(said.eos_id)
-    return Trained(program, _with_weights(program), tokenizer, said)
+    said = _vocabulary((program.base / program.settings.tokenizer).parent)
+    read = partial(program_weights, program)
+    return Trained(program, _ending(tokenizer, said), said, {}, partial(_with_weights, program), read)
+
+
+def _of_run(run: Run, checkpoint: str) -> Trained:
+    require_language_model(run.program, run.path)
+    said = _vocabulary(run.path)
+    read = partial(run.open_weights, checkpoint)
+    quantized = read().quantized() if run.record.quantization else {}
+    load_model = partial(run.load_model, checkpoint)
+    return Trained(run.program, _ending(run.tokenizer, said), said, quantized, load_model, read)
+
+
+def _vocabulary(folder: Path) -> Vocabulary | None:
+    return read_vocabulary(folder, Fields({}, folder / CONFIG)) if (folder / CONFIG).is_file() else None
+
+
+def _ending(tokenizer: Tokenizer, said: Vocabulary | None) -> Tokenizer:
+    return tokenizer if said is None or said.eos_id is None else tokenizer.ending_also(said.eos_id)
 
 
 def require_language_model(program: Program, path: Path) -> None:

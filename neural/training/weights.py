@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import chain
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -55,3 +56,11 @@ def load_weights(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     """Copy `tensors` into the model's weights, in place, onto the model's device."""
     for name, tensor in weights(model).items():
         tensor.copy_(tensors[name])
+
+
+@torch.no_grad()
+def load_arrays(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    """Copy NumPy's arrays, asked for one by one, into the model's weights of these names."""
+    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    for name in arrays:
+        own[name].copy_(torch.from_numpy(np.require(arrays[name], requirements="W")))

@@ -1,0 +1,91 @@
+"""GPTQ against a loop that follows the paper, and against rounding to the nearest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from neural.quantization import gptq as ours
+from neural.quantization.matrix import QuantizedMatrix
+from neural.quantization.quantize import quantize_matrix
+from neural.quantization.rounding import round_to_nearest
+
+
+def problem(rows: int, columns: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix, and inputs (1000, columns) whose columns go together."""
+    rng = np.random.default_rng(seed)
+    mixing = rng.standard_normal((columns, columns)) + 2 * rng.standard_normal((1, columns))
+    return rng.standard_normal((rows, columns), np.float32), (rng.standard_normal((1000, columns)) @ mixing).astype(
+        np.float32
+    )
+
+
+def moment(inputs: np.ndarray) -> np.ndarray:
+    return inputs.T @ inputs / len(inputs)
+
+
+def output_error(made: QuantizedMatrix, matrix: np.ndarray, inputs: np.ndarray) -> float:
+    return float(np.linalg.norm(inputs @ (made.dequantized() - matrix).T) / np.linalg.norm(inputs @ matrix.T))
+
+
+def follow_the_paper(matrix: np.ndarray, hessian: np.ndarray, scales: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Algorithm 1 without blocks, in float64: the inverse is updated column by column. scales: (N, K), given."""
+    w, inverse = matrix.astype(np.float64), np.linalg.inv(hessian)
+    found = np.empty_like(w)
+    for j in range(w.shape[1]):
+        found[:, j] = np.clip(np.rint(w[:, j] / scales[:, j]), low, high)
+        error = (w[:, j] - found[:, j] * scales[:, j]) / inverse[j, j]
+        w[:, j:] -= np.outer(error, inverse[j, j:])
+        inverse -= np.outer(inverse[:, j], inverse[j]) / inverse[j, j]
+    return found
+
+
+@pytest.mark.parametrize(("bits", "columns", "group"), [(4, 64, 32), (4, 128, 64), (8, 80, 80), (8, 200, 200)])
+def test_the_integers_are_those_of_the_paper(bits: int, columns: int, group: int) -> None:
+    matrix, inputs = problem(5, columns)
+    made = ours.gptq(matrix, moment(inputs), bits, group if bits == 4 else 32)
+    assert (made.bits, made.group) == (bits, group)
+    hessian = moment(inputs).astype(np.float64)
+    hessian += np.eye(columns) * ours.DAMPING * np.trace(hessian) / columns
+    scales = np.repeat(made.scales.astype(np.float64).reshape(5, -1), group, axis=1)
+    low, high = (-127, 127) if bits == 8 else (-8, 7)
+    expected = follow_the_paper(matrix, hessian, scales, low, high)
+    agree = made.integers() == expected
+    assert agree.mean() > 0.97  # a number halfway between two steps may fall to either side, and all after it with it
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_the_output_changes_less_than_by_rounding(bits: int) -> None:
+    matrix, inputs = problem(64, 96)
+    by_rounding = output_error(round_to_nearest(matrix, bits), matrix, inputs)
+    by_gptq = output_error(ours.gptq(matrix, moment(inputs), bits), matrix, inputs)
+    assert by_gptq < 0.7 * by_rounding
+
+
+@pytest.mark.parametrize("dead", [slice(3, 40), slice(None)], ids=["some", "all"])
+def test_inputs_that_are_always_zero(dead: slice) -> None:
+    matrix, inputs = problem(3, 64)
+    inputs[:, dead] = 0
+    made = ours.gptq(matrix, moment(inputs), 4)
+    assert np.isfinite(made.dequantized()).all()
+    assert np.abs(made.dequantized() - matrix)[:, dead].max() < 0.5
+
+
+def test_more_rows_than_are_done_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix, inputs = problem(7, 64)
+    whole = ours.gptq(matrix, moment(inputs), 4)
+    monkeypatch.setattr(ours, "ROWS", 3)
+    assert np.array_equal(ours.gptq(matrix, moment(inputs), 4).integers(), whole.integers())
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(("table", "text"), [(False, True), (True, True), (False, False)])
+def test_the_errors_that_are_told(bits: int, table: bool, text: bool) -> None:
+    matrix, inputs = problem(16, 64)
+    made, error = quantize_matrix("w", matrix, bits, moment(inputs) if text else None, table=table)
+    assert error.method == ("gptq" if text and not table else "rounding")
+    assert error.weight == pytest.approx(np.linalg.norm(made.dequantized() - matrix) / np.linalg.norm(matrix), rel=1e-4)
+    if text:
+        assert error.output == pytest.approx(output_error(made, matrix, inputs), rel=1e-3)
+    else:
+        assert error.output is None
