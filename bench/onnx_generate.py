@@ -29,6 +29,7 @@ from neural.backends.onnx import emit, write
 from neural.compiler import load
 from neural.graph.graph import weights
 from neural.graph.passes import optimize
+from neural.quantization.quantize import round_all
 
 HERE = Path(__file__).parent
 PROMPT, NEW = 16, 128
@@ -79,7 +80,7 @@ def export_ours(model: GPT2LMHeadModel, path: Path, quantize: str | None) -> Non
             theirs = theirs.replace(ours, other)
         turned = name.endswith("weight") and any(part in theirs for part in ("c_attn", "c_proj", "c_fc"))
         found[name] = (state[theirs].T if turned else state[theirs]).numpy()
-    write(emit(network, found, quantize), path)
+    write(emit(network, found, round_all(network.block, found, quantize) if quantize else {}), path)
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:

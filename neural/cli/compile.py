@@ -85,8 +85,10 @@ def _write_onnx(program: Program, output: Path, weights: str | None, quantize: s
     from neural.backends.onnx import emit, write
     from neural.cli.show import note
     from neural.graph.passes import optimize
+    from neural.quantization.quantize import round_all
 
-    write(emit(optimize(program.graph), _weights(program, weights, seed), quantize), output)
+    network, found = optimize(program.graph), _weights(program, weights, seed)
+    write(emit(network, found, round_all(network.block, found, quantize) if quantize else {}), output)
     stored = f", matrices as {quantize}" if quantize else ""
     note(f"wrote {output}: {program.name}, {program.parameter_count:,} parameters{stored}")
 

@@ -45,6 +45,7 @@ def export(
     """
     from neural.data.durable import fresh_folder
     from neural.diagnostics.diagnostic import fail
+    from neural.interop.weights import quantized_matrices
     from neural.verification.exports import FORMATS
     from neural.verification.exports import export as write
 
@@ -54,7 +55,7 @@ def export(
     program, weights, vocabulary = _model(source, parse_sets(sets), network, form)
     note(f"writing {output}, and reading it again")
     with fresh_folder(output) as folder:
-        checked = write(program, weights, vocabulary, form, folder)
+        checked = write(program, weights, vocabulary, form, folder, quantized_matrices(source))
         files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     note(f"wrote {output}: read again by {checked.reader}, it is the same model")
     if as_json:

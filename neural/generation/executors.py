@@ -107,10 +107,12 @@ def choose_executor(found: Trained, name: str = "auto", width: str | None = None
     """name: of KINDS, or "auto". `say` is told of what takes a while, once.
 
     NeuralError N966 (no such), N967 (not installed), N968 (not for this model or width), N969 (no such width), N970 and
-    N971 (the C++ compiler).
+    N971 (the C++ compiler), N999 (a width for a quantised run).
     """
     if width not in (None, *WIDTHS):
         fail("N969", f"weights are not quantised to {width!r}", hint=f"choose {' or '.join(WIDTHS)}")
+    if width and found.quantized:
+        fail("N999", f"{found.program.name} is quantised already", hint="leave out --quantize")
     if name != "auto" and name not in KINDS:
         fail("N966", f"there is no engine {name!r}", hint=f"choose auto, {', '.join(KINDS)}")
     if name == "auto":

@@ -14,8 +14,8 @@ from neural.backends.onnx import emit
 from neural.generation.prefixes import PrefixCache, shared_length
 from neural.generation.request import Limits
 from neural.generation.rows import Views
-from neural.graph.graph import weights
 from neural.graph.passes import optimize
+from neural.quantization.quantize import round_all
 from neural.training.trained import Trained
 
 
@@ -154,9 +154,11 @@ def _without_ends(part: np.ndarray, dropped: Sequence[int], slots: int) -> np.nd
 def open_onnx(
     found: Trained, width: str | None, limits: Limits, sessions: Callable[[ir.Model], Callable[[], Session]]
 ) -> OnnxExecutor:
-    """width: of the matrices, "int8" or "int4"; None for float32. sessions: gives what opens sessions of a model."""
+    """width: of the matrices, "int8" or "int4", rounded to the nearest; None for them as they are: float32, or the
+    integers of a quantised run. sessions: gives what opens sessions of a model.
+    """
     network = optimize(found.program.graph)
-    state = found.model.state_dict()
-    own = {name: state[name].float().numpy(force=True) for name in weights(network.block)}
+    quantized = found.quantized or (round_all(network.block, found.weights, width) if width else {})
+    model = emit(network, found.weights, quantized)
     context, vocab_size = found.program.context, found.tokenizer.vocab_size
-    return OnnxExecutor(sessions(emit(network, own, width)), limits, context=context, vocab_size=vocab_size)
+    return OnnxExecutor(sessions(model), limits, context=context, vocab_size=vocab_size)

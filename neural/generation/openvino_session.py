@@ -13,7 +13,7 @@ from openvino import opset13 as ops
 from openvino._offline_transformations import apply_make_stateful_transformation
 
 from neural.backends.onnx import write
-from neural.backends.onnx.quantization import Blocks, dequantize
+from neural.backends.onnx.quantization import from_blocks
 
 # float32 as everywhere else: by itself it would keep keys and values in 8 bits
 PRECISION = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
@@ -72,10 +72,10 @@ def _with_plain_tables(model: ir.Model) -> ir.Model:
     """
     for node in model.graph:
         if node.op_type == "GatherBlockQuantized":
-            reshaped, ids, scales, zeros = node.inputs
+            reshaped, ids, scales = node.inputs
             values = reshaped.producer().inputs[0]
-            parts = Blocks(*(value.const_value.numpy() for value in (values, scales, zeros)))
-            numbers = ir.tensor(dequantize(parts, node.attributes["bits"].value), name=f"{values.name}_table")
+            parts = (value.const_value.numpy() for value in (values, scales))
+            numbers = ir.tensor(from_blocks(*parts, node.attributes["bits"].value), name=f"{values.name}_table")
             table = ir.Value(name=numbers.name, const_value=numbers)
             model.graph.initializers[table.name] = table
             gather = ir.Node("", "Gather", [table, ids], num_outputs=1, name=f"{node.name}_plain")

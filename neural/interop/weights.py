@@ -13,12 +13,14 @@ from neural.graph.graph import weights as weights_of
 from neural.graph.passes import optimize
 from neural.interop.tensor_files import read_pieces, read_tensors
 from neural.layers.layer import Weight
+from neural.quantization.matrix import QuantizedMatrix
 
 if TYPE_CHECKING:
     import numpy
 
     Array = numpy.ndarray
 
+QUANTIZED = "model.safetensors"  # of a quantised run, which has no checkpoints
 KERAS = (".h5", ".keras")
 
 
@@ -51,6 +53,11 @@ def open_weights(source: str, program: Program, prefix: str = "") -> dict[str, A
     return found
 
 
+def quantized_matrices(run: Path) -> dict[str, QuantizedMatrix]:
+    """Of a quantised run the matrices as they are stored; none of another. NeuralError N823, N994 (damaged)."""
+    return read_tensors(run / QUANTIZED).quantized() if (run / QUANTIZED).is_file() else {}
+
+
 def program_weights(program: Program) -> dict[str, Array]:
     """All weights of a program that names where they are. NeuralError N827 where it does not say it of each."""
     found = {}
@@ -74,9 +81,8 @@ def _read(source: str, program: Program, expected: Mapping[str, Weight], prefix:
     if not path.exists():
         fail("N820", f"there is no {path} to read weights from", hint="put it there, or name another")
     if path.is_dir() and (path / "run.json").is_file():
-        quantized = path / "model.safetensors"
-        if quantized.is_file():
-            return read_tensors(quantized)
+        if (path / QUANTIZED).is_file():
+            return read_tensors(path / QUANTIZED)
         return read_pieces(sorted(_newest_checkpoint(path).glob("model*.safetensors")))
     if path.is_dir() or path.suffix == ".gguf":
         return _decoder_weights(source, program, expected, prefix)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from neural.graph.graph import Block
+from neural.quantization.choice import widths
 from neural.quantization.gptq import gptq
 from neural.quantization.matrix import ROWS, QuantizedMatrix
 from neural.quantization.rounding import round_to_nearest
@@ -37,6 +40,11 @@ def quantize_matrix(
     made = gptq(matrix, second_moment, bits) if by_gptq else round_to_nearest(matrix, bits)
     weight, output = _errors(matrix, made, second_moment)
     return made, MatrixError(name, made.shape, made.bits, "gptq" if by_gptq else "rounding", weight, output)
+
+
+def round_all(block: Block, weights: Mapping[str, np.ndarray], to: str) -> dict[str, QuantizedMatrix]:
+    """The matrices of a network (after `optimize`) rounded to the nearest, for who has no text to calibrate on."""
+    return {name: round_to_nearest(weights[name], bits) for name, bits in widths(block, to).items()}
 
 
 def _errors(matrix: np.ndarray, made: QuantizedMatrix, second_moment: np.ndarray | None) -> tuple[float, float | None]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from neural.interop import sources
 from neural.interop.decoder import Checkpoint, Vocabulary
 from neural.interop.program import program_text
 from neural.interop.recognition import from_network, recognize, to_network
+from neural.quantization.matrix import QuantizedMatrix
 from neural.verification.job import make_job
 
 PROBE = "neural_probe.safetensors"
@@ -54,9 +56,16 @@ def require_sayable(program: Program, form: str) -> None:
 
 
 def export(
-    program: Program, weights: Mapping[str, np.ndarray], vocabulary: Vocabulary | None, form: str, folder: Path
+    program: Program,
+    weights: Mapping[str, np.ndarray],
+    vocabulary: Vocabulary | None,
+    form: str,
+    folder: Path,
+    quantized: Mapping[str, QuantizedMatrix] = MappingProxyType({}),
 ) -> Checked:
     """Write a model into an empty folder, and read it again.
+
+    quantized: those of the weights that are integers, which ONNX keeps; other formats get what they stand for.
 
     NeuralError: N860 and N867 (the format cannot say it), N868 (what was read is another model), and those of writers.
     """
@@ -65,7 +74,10 @@ def export(
         formats.export(Checkpoint(recognized.decoder, from_network(recognized, weights), vocabulary), form, folder)
     else:
         (folder / PROGRAM).write_text(program.text(weights=False), encoding="utf-8")
-        {"onnx": _write_onnx, "keras": _write_keras}[form](program, weights, folder)
+        if form == "onnx":
+            _write_onnx(program, weights, quantized, folder)
+        else:
+            _write_keras(program, weights, folder)
         if vocabulary:
             (folder / "tokenizer.json").write_text(vocabulary.tokenizer_json, encoding="utf-8")
     _write_probe(program, weights, form, folder)
@@ -80,10 +92,12 @@ def export(
     return checked
 
 
-def _write_onnx(program: Program, weights: Mapping[str, np.ndarray], folder: Path) -> None:
+def _write_onnx(
+    program: Program, weights: Mapping[str, np.ndarray], quantized: Mapping[str, QuantizedMatrix], folder: Path
+) -> None:
     from neural.backends.onnx import emit, write
 
-    write(emit(optimize(program.graph), weights), folder / "model.onnx")
+    write(emit(optimize(program.graph), weights, quantized), folder / "model.onnx")
 
 
 def _write_keras(program: Program, weights: Mapping[str, np.ndarray], folder: Path) -> None:
@@ -180,9 +194,9 @@ def _ours(path: Path) -> tuple[str, Runner]:
 
 
 def _onnx(folder: Path) -> tuple[str, Runner]:
-    from neural.verification.onnx_peer import OnnxModel, open_session
+    from neural.verification.onnx_peer import OnnxModel, open_exactly
 
-    return "onnxruntime", OnnxModel(open_session(folder / "model.onnx")).logits
+    return "onnxruntime", OnnxModel(open_exactly(folder / "model.onnx")).logits
 
 
 def _keras(folder: Path) -> tuple[str, Runner]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 
 from neural.backends.onnx import emit, write
@@ -52,6 +53,21 @@ class Peer(OnnxModel):
 def open_session(path: Path) -> onnxruntime.InferenceSession:
     """A session on the CPU."""
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def open_exactly(path: Path) -> onnxruntime.InferenceSession:
+    """A session that multiplies by quantised matrices in float32: the file lets the runtime round what they read to 8
+    bits, for speed, and then no comparison could tell another model from that.
+    """
+    model = ir.load(path)
+    products = [node for node in model.graph if node.op_type == "MatMulNBits"]
+    if not products:
+        return open_session(path)
+    for node in products:
+        node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 1)
+    with tempfile.TemporaryDirectory() as folder:
+        write(model, Path(folder) / path.name)
+        return open_session(Path(folder) / path.name)
 
 
 def empty_past(session: onnxruntime.InferenceSession, rows: int) -> dict[str, np.ndarray]:

@@ -45,7 +45,8 @@ def trained(request: pytest.FixtureRequest) -> Trained:
     for weight in model.parameters():
         if weight.ndim > 1:
             nn.init.normal_(weight, std=0.3, generator=rng)
-    return Trained(made, model.eval(), load_tokenizer("byte"))
+    own = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    return Trained(made, load_tokenizer("byte"), None, {}, load=lambda: model.eval(), read=lambda: own)
 
 
 def engine(trained: Trained, name: str, **limits: int) -> Engine:

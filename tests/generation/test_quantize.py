@@ -12,9 +12,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 
+from neural.backends.onnx.quantization import from_blocks
 from neural.cli import main
 from neural.cli.quantize import parse_percentage
 from neural.compiler import load
@@ -167,6 +169,30 @@ def test_verify_and_export(folder: Path, quantized: dict[str, Path], neural, tmp
     assert found.code == 0, found.out
     assert neural("export", run, "--format", "hf", "--output", tmp_path / "hf").code == 0
     assert neural("verify", "--export", tmp_path / "hf").code == 0
+
+
+@pytest.mark.parametrize("to", ["int8", "int4"])
+def test_onnx_holds_the_same_integers(quantized: dict[str, Path], neural, tmp_path: Path, to: str) -> None:
+    assert neural("export", quantized[to], "--format", "onnx", "--output", tmp_path / "onnx").code == 0
+    assert neural("verify", "--export", tmp_path / "onnx").code == 0
+    held = ir.load(tmp_path / "onnx" / "model.onnx").graph.initializers
+    for name, matrix in open_trained(quantized[to]).quantized.items():
+        values, scales = (held[f"{name}_{part}"].const_value.numpy() for part in ("quantized", "scale"))
+        assert np.array_equal(from_blocks(values, scales, matrix.bits), matrix.dequantized())
+    assert not {name for name in held if name in open_trained(quantized[to]).quantized}
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_other_engines(quantized: dict[str, Path], folder: Path, neural, engine: str) -> None:
+    pytest.importorskip(engine)
+    found = {}
+    for name in (engine, "torch"):
+        told = neural("eval", quantized["int8"], "--data", folder / "other.txt", "--engine", name, "--json")
+        assert told.code == 0, told.err
+        found[name] = json.loads(told.out)["perplexity"]
+    assert 0 < abs(found[engine] / found["torch"] - 1) < 0.01  # they round what the products read to 8 bits, too
+    refused = neural("generate", quantized["int8"], "--prompt", "a", "--engine", engine, "--quantize", "int4")
+    assert refused.code == 2 and "N999" in refused.err
 
 
 def test_a_program_with_weights(folder: Path, neural, tmp_path: Path) -> None:

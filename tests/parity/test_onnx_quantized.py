@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from neural.backends.module import load_module
 from neural.backends.onnx import emit
 from neural.graph.passes import optimize
+from neural.quantization.quantize import round_all
 from neural.verification.onnx_peer import Driver
 from tests.parity.onnx_runs import session
 from tests.parity.test_models import example
@@ -43,7 +44,8 @@ def trained():
 
 def perplexity(network, own: dict[str, np.ndarray], held: np.ndarray, quantize: str | None) -> float:
     x, y = held[:-1].reshape(-1, CONTEXT), held[1:].reshape(-1, CONTEXT)
-    logits = Driver(session(emit(network, own, quantize)), len(x)).read(x)
+    quantized = round_all(network.block, own, quantize) if quantize else {}
+    logits = Driver(session(emit(network, own, quantized)), len(x)).read(x)
     return float(F.cross_entropy(torch.from_numpy(logits).flatten(0, 1), torch.from_numpy(y).flatten()).exp())
 
 

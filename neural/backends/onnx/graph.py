@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from neural.backends.onnx.quantization import BLOCK, fits, quantize
+from neural.backends.onnx.quantization import Blocks, to_blocks
+from neural.quantization.matrix import QuantizedMatrix
 
 OPSET = 23
 IR_VERSION = 11  # the first that has opset 23
@@ -17,11 +18,12 @@ FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 
 
 class GraphBuilder:
-    """weights: by our names. bits: of the numbers that matrices are stored in, None for float32."""
+    """weights: by our names. quantized: those of them that are stored as integers."""
 
-    def __init__(self, weights: Mapping[str, np.ndarray], bits: int | None) -> None:
+    def __init__(self, weights: Mapping[str, np.ndarray], quantized: Mapping[str, QuantizedMatrix]) -> None:
         self.weights = weights
-        self.bits = bits
+        self.quantized = quantized
+        self._blocks_of: dict[str, Blocks | None] = {}
         self.nodes: list[ir.Node] = []
         self.initializers: dict[str, ir.Value] = {}
         self.imports = {"": OPSET}
@@ -59,7 +61,9 @@ class GraphBuilder:
         """A weight in float32."""
         if name in self.initializers:
             return self.initializers[name]
-        return self._initializer(name, np.asarray(self.weights[name], np.float32))
+        matrix = self.quantized.get(name)
+        numbers = self.weights[name] if matrix is None else matrix.dequantized()
+        return self._initializer(name, np.asarray(numbers, np.float32))
 
     def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
         if name not in self.initializers:
@@ -71,12 +75,13 @@ class GraphBuilder:
 
     def linear(self, scope: str, x: ir.Value, weight: str, transposed: bool, bias: ir.Value | None) -> ir.Value:
         """x · weightᵀ + bias; x · weight + bias for a weight that is tied transposed."""
-        if self.bits and not transposed and fits(self.weights[weight].shape):
-            rows, columns = self.weights[weight].shape
+        blocks = None if transposed else self._blocks(weight)
+        if blocks is not None:
+            rows, columns = self.quantized[weight].shape
             # accuracy_level 4: products of integers, by far the fastest
             return self.op(
-                scope, "MatMulNBits", x, *self._blocks(weight), None, bias, domain=ORT,
-                K=columns, N=rows, bits=self.bits, block_size=BLOCK, accuracy_level=4,
+                scope, "MatMulNBits", x, *self._stored(weight, blocks), None, None, bias, domain=ORT,
+                K=columns, N=rows, bits=self.quantized[weight].bits, block_size=blocks.size, accuracy_level=4,
             )  # fmt: skip
         # Stored in PyTorch's layout, (out, in): runtimes turn a constant once, when they load it
         matrix = self.weight(weight) if transposed else self.op(scope, "Transpose", self.weight(weight), perm=[1, 0])
@@ -85,22 +90,27 @@ class GraphBuilder:
 
     def rows(self, scope: str, weight: str, transposed: bool, ids: ir.Value) -> ir.Value:
         """Rows of a table; columns of one that is tied transposed."""
-        if self.bits and not transposed and fits(self.weights[weight].shape):
-            values, scales, zeros = self._blocks(weight)
+        blocks = None if transposed else self._blocks(weight)
+        if blocks is not None:
+            values, scales = self._stored(weight, blocks)
             # The same bytes that a tied MatMulNBits reads, as a matrix
-            flat = self.op(scope, "Reshape", values, self.constant([len(self.weights[weight]), -1], "int64"))
+            flat = self.op(scope, "Reshape", values, self.constant([len(blocks.values), -1], "int64"))
             return self.op(
-                scope, "GatherBlockQuantized", flat, ids, scales, zeros, domain=ORT,
-                bits=self.bits, block_size=BLOCK, gather_axis=0, quantize_axis=1,
+                scope, "GatherBlockQuantized", flat, ids, scales, domain=ORT,
+                bits=self.quantized[weight].bits, block_size=blocks.size, gather_axis=0, quantize_axis=1,
             )  # fmt: skip
         table = self.weight(weight)
         if transposed:
             table = self.op(scope, "Transpose", table, perm=[1, 0])
         return self.op(scope, "Gather", table, ids, axis=0)
 
-    def _blocks(self, weight: str) -> tuple[ir.Value, ir.Value, ir.Value]:
-        names = tuple(f"{weight}_{part}" for part in ("quantized", "scale", "zero_point"))
-        if names[0] not in self.initializers:
-            for name, array in zip(names, quantize(self.weights[weight], self.bits), strict=True):
-                self._initializer(name, array)
-        return tuple(self.initializers[name] for name in names)
+    def _blocks(self, weight: str) -> Blocks | None:
+        """Of a matrix that is quantised, and that the operators can read."""
+        if weight not in self._blocks_of:
+            self._blocks_of[weight] = to_blocks(self.quantized[weight]) if weight in self.quantized else None
+        return self._blocks_of[weight]
+
+    def _stored(self, weight: str, blocks: Blocks) -> tuple[ir.Value, ir.Value]:
+        return self._initializer(f"{weight}_quantized", blocks.values), self._initializer(
+            f"{weight}_scale", blocks.scales
+        )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,28 +23,33 @@ from neural.layers.effects import Cache, Positions, RealTokens
 from neural.layers.layer import Effect
 from neural.layers.masks import CausalMask, PaddingMask
 from neural.layers.values import Shape
+from neural.quantization.matrix import QuantizedMatrix
 
 BATCH, LENGTH, PAST = "batch_size", "sequence_length", "past_sequence_length"
 TOTAL = f"{PAST} + {LENGTH}"
 TYPES = {"float32": FLOAT, "int64": INT64, "bool": BOOL}
-BITS = {"int8": 8, "int4": 4}
 
 
-def emit(network: Network, weights: Mapping[str, np.ndarray], quantize: str | None = None) -> ir.Model:
+def emit(
+    network: Network, weights: Mapping[str, np.ndarray], quantized: Mapping[str, QuantizedMatrix] = MappingProxyType({})
+) -> ir.Model:
     """The model, in evaluation mode.
 
-    network: after `optimize`. weights: by the names of `graph.weights(network.block)`. quantize: "int8" or "int4" for
-    matrices in blocks of 32 integers, for onnxruntime; a matrix whose rows are not whole blocks stays float32.
+    network: after `optimize`. weights: by the names of `graph.weights(network.block)`. quantized: those of them that
+    are stored as integers, for onnxruntime; one that its operators cannot read is stored as float32. The others are
+    all that is read of `weights`.
     """
-    return Writer(network, weights, BITS[quantize] if quantize else None).model()
+    return Writer(network, weights, quantized).model()
 
 
 class Writer:
     """The flat walk over a network's blocks."""
 
-    def __init__(self, network: Network, weights: Mapping[str, np.ndarray], bits: int | None) -> None:
+    def __init__(
+        self, network: Network, weights: Mapping[str, np.ndarray], quantized: Mapping[str, QuantizedMatrix]
+    ) -> None:
         self.network = network
-        self.graph = GraphBuilder(weights, bits)
+        self.graph = GraphBuilder(weights, quantized)
         self.inputs: list[ir.Value] = []
         self.presents: list[ir.Value] = []
         self.ties: dict[str, tuple[str, bool]] = {}

@@ -1,4 +1,4 @@
-"""Matrices in blocks of 32 small integers, as onnxruntime's MatMulNBits and GatherBlockQuantized read them."""
+"""Quantised matrices as onnxruntime's MatMulNBits and GatherBlockQuantized read them: the same integers, in blocks."""
 
 from __future__ import annotations
 
@@ -6,55 +6,36 @@ from typing import NamedTuple
 
 import numpy as np
 
-BLOCK = 32
+from neural.quantization.matrix import QuantizedMatrix
+
+LARGEST_BLOCK = 128  # of an int8 row, whose blocks all have its scale
+SMALLEST_BLOCK = 16  # that the operators know
 
 
 class Blocks(NamedTuple):
-    """A matrix (rows, columns). A number is (value - zero_point) · scale of its block."""
+    """A matrix (rows, columns). A number is (value - 2^(bits - 1)) · scale of its block: the operators' zero point."""
 
-    values: np.ndarray  # uint8 (rows, blocks, BLOCK · bits / 8); of 4-bit numbers the first is the low half of a byte
+    size: int  # numbers in a block
+    values: np.ndarray  # uint8 (rows, blocks, size · bits / 8); of 4-bit numbers the first is the low half of a byte
     scales: np.ndarray  # float32 (rows, blocks)
-    zero_points: np.ndarray  # uint8 (rows, blocks · bits / 8, rounded up), packed as the values are
 
 
-def fits(shape: tuple[int, ...]) -> bool:
-    """Whether a matrix's rows are whole blocks."""
-    return shape[-1] % BLOCK == 0
-
-
-def quantize(matrix: np.ndarray, bits: int) -> Blocks:
-    """Round to the nearest of 2^bits even steps from the least to the greatest number of each block, 0 among them."""
+def to_blocks(matrix: QuantizedMatrix) -> Blocks | None:
+    """None where the rows are not whole blocks: an operator for that there is none."""
     rows, columns = matrix.shape
-    parts = [_quantize_rows(matrix[i : i + 4096], bits) for i in range(0, rows, 4096)]
-    values, scales, zeros = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
+    size = min(columns & -columns, LARGEST_BLOCK) if matrix.bits == 8 else matrix.group
+    if size < SMALLEST_BLOCK:
+        return None
+    values = matrix.values.view(np.uint8) ^ np.uint8(128) if matrix.bits == 8 else matrix.values
+    scales = matrix.scales.astype(np.float32).reshape(rows, -1)
+    if matrix.bits == 8:
+        scales = np.repeat(scales, columns // size, axis=1)
+    return Blocks(size, values.reshape(rows, columns // size, -1), scales)
+
+
+def from_blocks(values: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
+    """The matrix (rows, columns), float32, of a Blocks' values and scales."""
     if bits == 4:
-        values, zeros = _packed(values), _packed(zeros)
-    return Blocks(values.reshape(rows, columns // BLOCK, -1), scales, zeros)
-
-
-def dequantize(blocks: Blocks, bits: int) -> np.ndarray:
-    """The matrix (rows, columns), float32."""
-    values, zeros = blocks.values, blocks.zero_points
-    if bits == 4:
-        values, zeros = (np.stack((a & 15, a >> 4), axis=-1).reshape(*a.shape[:-1], -1) for a in (values, zeros))
-    zeros = zeros[:, : blocks.scales.shape[1], None]
-    matrix = (values.astype(np.float32) - zeros) * blocks.scales[..., None]
-    return matrix.reshape(len(matrix), -1)
-
-
-def _quantize_rows(matrix: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    blocks = matrix.astype(np.float32).reshape(len(matrix), -1, BLOCK)
-    top = 2**bits - 1
-    low, high = np.minimum(blocks.min(-1), 0), np.maximum(blocks.max(-1), 0)
-    scales = (high - low) / np.float32(top)
-    scales[scales == 0] = 1  # a block of zeros
-    zeros = np.rint(-low / scales)
-    values = np.clip(np.rint(blocks / scales[..., None]) + zeros[..., None], 0, top)
-    return values.astype(np.uint8), scales, zeros.astype(np.uint8)
-
-
-def _packed(values: np.ndarray) -> np.ndarray:
-    """Two numbers a byte."""
-    if values.shape[-1] % 2:
-        values = np.concatenate((values, np.zeros((*values.shape[:-1], 1), np.uint8)), axis=-1)
-    return values[..., 0::2] | values[..., 1::2] << 4
+        values = np.stack((values & 15, values >> 4), axis=-1).reshape(*scales.shape, -1)
+    numbers = (values.astype(np.float32) - 2 ** (bits - 1)) * scales[..., None]
+    return numbers.reshape(len(numbers), -1)
