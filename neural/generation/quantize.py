@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -125,27 +127,30 @@ def _quantized(
     calibration: Windows | None,
     progress: Progress,
 ) -> tuple[dict[str, QuantizedMatrix], tuple[MatrixError, ...]]:
-    """All matrices, each put into the model when it is done."""
+    """All matrices, each put into the model when it is done; as many at a time as there are cores."""
     matrices, errors = {}, []
-    uses = {name: modules for name, modules in products(model).items() if name in chosen}
-    for names in _in_turn(chosen, uses if calibration else {}):
-        moments = (
-            _moments(model, {n: uses[n] for n in names if n in uses}, calibration, progress) if calibration else {}
-        )
-        with progress("quantising", sum(math.prod(chosen[n].shape) for n in names)) as advance:
-            for name in names:
+    uses = {name: modules for name, modules in products(model).items() if name in chosen} if calibration else {}
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        for names in _in_turn(chosen, uses):
+            moments = _moments(model, {n: uses[n] for n in names if n in uses}, calibration, progress)
+
+            def one(name: str, moments=moments) -> tuple[QuantizedMatrix, MatrixError]:
                 moment = moments[name].cpu().numpy() if name in moments else None
-                matrices[name], error = quantize_matrix(
-                    name, own[name].cpu().numpy(), bits[name], moment, table=chosen[name].table
-                )
-                own[name].copy_(torch.from_numpy(matrices[name].dequantized()))
-                errors.append(error)
-                advance(math.prod(chosen[name].shape))
+                return quantize_matrix(name, own[name].cpu().numpy(), bits[name], moment, table=chosen[name].table)
+
+            with progress("quantising", sum(math.prod(chosen[n].shape) for n in names)) as advance:
+                for name, (matrices[name], error) in zip(names, pool.map(one, names), strict=True):
+                    own[name].copy_(torch.from_numpy(matrices[name].dequantized()))
+                    errors.append(error)
+                    advance(math.prod(chosen[name].shape))
+    finally:
+        pool.shutdown(cancel_futures=True)
     return matrices, tuple(errors)
 
 
 def _moments(
-    model: nn.Module, uses: Mapping[str, list[nn.Linear]], calibration: Windows, progress: Progress
+    model: nn.Module, uses: Mapping[str, list[nn.Linear]], calibration: Windows | None, progress: Progress
 ) -> dict[str, Tensor]:
     if not uses:
         return {}

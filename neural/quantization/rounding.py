@@ -38,11 +38,10 @@ def assembled(bits: int, group: int, parts: list[tuple[np.ndarray, np.ndarray]])
     return QuantizedMatrix(4, group, packed(integers), scales.astype(np.float16))
 
 
-def best_scales(columns: np.ndarray, bits: int, importance: np.ndarray | None = None) -> np.ndarray:
+def best_scales(columns: np.ndarray, bits: int) -> np.ndarray:
     """float32 (N,) for the G columns of a group, (G, N), as they will be stored.
 
-    int8: what makes the farthest number 127. int4: of the scales for EXTREMES the ones with the least squared error;
-    importance (G,): of the columns, all alike by default.
+    int8: what makes the farthest number 127. int4: of the scales for EXTREMES the ones with the least squared error.
     """
     low, high = columns.min(axis=0), columns.max(axis=0)
     extremes = np.where(-low > high, low, high)
@@ -51,8 +50,7 @@ def best_scales(columns: np.ndarray, bits: int, importance: np.ndarray | None = 
     best, scales = np.full(extremes.shape, np.inf, np.float32), np.zeros_like(extremes)
     for end in EXTREMES:
         tried = _as_float16(extremes / np.float32(end))
-        error = np.square(nearest(columns, tried, bits) * tried - columns)
-        total = error.sum(axis=0) if importance is None else importance @ error
+        total = np.square(nearest(columns, tried, bits) * tried - columns).sum(axis=0)
         better = total < best
         best, scales = np.where(better, total, best), np.where(better, tried, scales)
     return scales

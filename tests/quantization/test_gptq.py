@@ -29,13 +29,16 @@ def output_error(made: QuantizedMatrix, matrix: np.ndarray, inputs: np.ndarray) 
 
 
 def follow_the_paper(matrix: np.ndarray, hessian: np.ndarray, scales: np.ndarray, low: int, high: int) -> np.ndarray:
-    """Algorithm 1 without blocks, in float64: the inverse is updated column by column. scales: (N, K), given."""
+    """Section 3.3 without blocks, in float64: the inverse is updated column by column, and the columns are taken by the
+    Hessian's diagonal (`act-order` in the paper's code). scales: (N, K), given.
+    """
     w, inverse = matrix.astype(np.float64), np.linalg.inv(hessian)
-    found = np.empty_like(w)
-    for j in range(w.shape[1]):
+    found, left = np.empty_like(w), list(np.argsort(-np.diag(hessian)))
+    while left:
+        j = left.pop(0)
         found[:, j] = np.clip(np.rint(w[:, j] / scales[:, j]), low, high)
         error = (w[:, j] - found[:, j] * scales[:, j]) / inverse[j, j]
-        w[:, j:] -= np.outer(error, inverse[j, j:])
+        w[:, left] -= np.outer(error, inverse[j, left])
         inverse -= np.outer(inverse[:, j], inverse[j]) / inverse[j, j]
     return found
 
