@@ -82,7 +82,7 @@ def test_a_quantised_model_is_near_and_decodes_as_it_reads(quantize: str) -> Non
     opened = session(rounded(graph, own, quantize))
     whole, stepwise = Driver(opened, 1).read(IDS), Driver(opened, 1)
     steps = np.concatenate([stepwise.read(IDS[:, i : i + 1]) for i in range(IDS.shape[1])], axis=1)
-    assert 0 < np.abs(whole - exact).max() / np.abs(exact).max() < {"int8": 0.03, "int4": 0.3}[quantize]
+    assert 0 < np.abs(whole - exact).max() / np.abs(exact).max() < {"int8": 0.05, "int4": 0.3}[quantize]
     np.testing.assert_allclose(steps, whole, atol=1e-4 * np.abs(whole).max())
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from neural.quantization.matrix import QuantizedMatrix
 
-LARGEST_BLOCK = 128  # of an int8 row, whose blocks all have its scale
+LARGEST_BLOCK = 32  # of an int8 row, whose blocks all have its scale: what is read is rounded to 8 bits by blocks, too
 SMALLEST_BLOCK = 16  # that the operators know
 
 
