@@ -25,6 +25,7 @@ from neural.data.shards import write_shards
 from neural.data.tokenizers import load_tokenizer
 from neural.diagnostics.diagnostic import NeuralError
 from neural.generation import quantize as work
+from neural.generation.native.building import compiler
 from neural.graph.graph import weights
 from neural.graph.passes import optimize
 from neural.interop.tensor_files import read_tensors, write_file
@@ -182,9 +183,12 @@ def test_onnx_holds_the_same_integers(quantized: dict[str, Path], neural, tmp_pa
     assert not {name for name in held if name in open_trained(quantized[to]).quantized}
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "native"])
 def test_other_engines(quantized: dict[str, Path], folder: Path, neural, engine: str) -> None:
-    pytest.importorskip(engine)
+    if engine == "native" and compiler() is None:
+        pytest.skip("no C++ compiler")
+    if engine != "native":
+        pytest.importorskip(engine)
     found = {}
     for name in (engine, "torch"):
         told = neural("eval", quantized["int8"], "--data", folder / "other.txt", "--engine", name, "--json")

@@ -38,7 +38,7 @@ def obstacle(found: Trained, width: str | None) -> Diagnostic | None:
 
 
 def model_weights(found: Trained) -> dict[str, np.ndarray | QuantizedMatrix]:
-    """The model's numbers by their names in the graph, float32; no copies."""
-    state = found.model.state_dict()
+    """The model's numbers by their names in the graph: the integers of a quantised run, float32 else; no copies."""
     names = weights(optimize(found.program.graph).block)
-    return {name: state[name].detach().float().cpu().numpy() for name in names}
+    floats = (name for name in names if name not in found.quantized)
+    return {**found.quantized, **{name: np.asarray(found.weights[name], np.float32) for name in floats}}
