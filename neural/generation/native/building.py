@@ -16,7 +16,7 @@ from pathlib import Path
 from neural.diagnostics.diagnostic import fail
 
 SOURCE = Path(__file__).parent / "source"
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+FLAGS = ("-std=c++20", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 SHARED = ("-shared", "-fPIC", "-pthread")
 COMPILERS = ("c++", "g++", "clang++")
 INSTALL = "install a C++ compiler (Debian: apt-get install g++), or use --engine torch"

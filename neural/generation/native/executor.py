@@ -49,6 +49,7 @@ class NativeExecutor:
         self._prompt_ids: list[int] = []
         self._prompt_logits: Tensor | None = None
         self._rows: list[Text] = []
+        self._logits = np.empty((0, self._program.width), np.float32)
 
     def _make_pages(self) -> tuple[Pages, int]:
         """For all rows, each with a page that is not full; for the prompt; and for what is kept."""
@@ -98,7 +99,9 @@ class NativeExecutor:
             row.make_room(width)
         places = [row.length + i for row in self._rows for i in range(width)]
         tables = [row.table for row in self._rows for _ in range(width)]
-        logits = self._program.run(np.ravel(ids), places, tables, range(len(places)))
+        if len(self._logits) < len(places):  # new memory for each step would cost more than a layer
+            self._logits = np.empty((len(places), self._program.width), np.float32)
+        logits = self._program.run(np.ravel(ids), places, tables, range(len(places)), self._logits[: len(places)])
         return torch.from_numpy(logits).view(len(ids), width, -1)[..., : self.vocab_size]
 
     def commit(self, counts: Sequence[int]) -> None:

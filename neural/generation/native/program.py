@@ -51,14 +51,19 @@ class Program:
         self._library.engine_copy_page(self._engine, source, target)
 
     def run(
-        self, ids: Sequence[int], positions: Sequence[int], tables: Sequence[np.ndarray], selected: Sequence[int]
+        self,
+        ids: Sequence[int],
+        positions: Sequence[int],
+        tables: Sequence[np.ndarray],
+        selected: Sequence[int],
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Read tokens: logits float32 (len(selected), V).
+        """Read tokens: logits float32 (len(selected), V), in `out` where it is given.
 
         ids: of any number of texts, those of one text together and in order. tables: of each token the pages of its
         text, int64, one for 64 tokens; the same array for all tokens of a text. selected: which tokens' logits.
         """
-        logits = np.empty((len(selected), self.width), np.float32)
+        logits = np.empty((len(selected), self.width), np.float32) if out is None else out
         given = [np.ascontiguousarray(a, np.int64) for a in (ids, positions, selected)]
         addresses = np.array([t.ctypes.data for t in tables], np.int64)
         self._library.engine_run(

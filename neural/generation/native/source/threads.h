@@ -1,10 +1,8 @@
-// Threads that run one function together and meet at barriers. They spin for a while between calls, then sleep.
+// Threads that run one function together and meet at barriers. Who waits spins for a while, then sleeps.
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <functional>
-#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -18,12 +16,12 @@
 class Threads {
 public:
     explicit Threads(int count) : count_(count) {
-        for (int i = 1; i < count; i++) workers_.emplace_back([this, i] { wait_for_work(i); });
+        for (int i = 1; i < count; i++) workers_.emplace_back([this, i] { work_on(i); });
     }
 
     ~Threads() {
         stop_ = true;
-        start();
+        advance(epoch_);
         for (auto &worker : workers_) worker.join();
     }
 
@@ -32,7 +30,7 @@ public:
     // work(i) on each thread i; returns when all are done
     void run(const std::function<void(int)> &work) {
         work_ = &work;
-        start();
+        advance(epoch_);
         work(0);
         barrier();
     }
@@ -43,37 +41,31 @@ public:
         uint32_t phase = phase_.load(std::memory_order_relaxed);
         if (arrived_.fetch_add(1, std::memory_order_acq_rel) == count_ - 1) {
             arrived_.store(0, std::memory_order_relaxed);
-            phase_.store(phase + 1, std::memory_order_release);
-            return;
+            advance(phase_);
+        } else {
+            wait(phase_, phase, SPINS);
         }
-        for (int turn = 0; phase_.load(std::memory_order_acquire) == phase; turn++) pause(turn);
     }
 
 private:
-    static constexpr int SPINS = 4096, TURNS = 20000;  // then give the core to whoever wants it; then sleep
+    static constexpr int SPINS = 1 << 13, IDLE_SPINS = 1 << 16;  // about 0.1 and 1 ms
 
-    static void pause(int turn) {
-        if (turn < SPINS)
-            RELAX();
-        else
-            std::this_thread::yield();
+    static void advance(std::atomic<uint32_t> &number) {
+        number.fetch_add(1, std::memory_order_release);
+        number.notify_all();
     }
 
-    void start() {
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            epoch_.fetch_add(1, std::memory_order_release);
-        }
-        wake_.notify_all();
+    static void wait(std::atomic<uint32_t> &number, uint32_t old, int spins) {
+        while (number.load(std::memory_order_acquire) == old)
+            if (spins-- > 0)
+                RELAX();
+            else
+                number.wait(old, std::memory_order_acquire);
     }
 
-    void wait_for_work(int index) {
+    void work_on(int index) {
         for (uint32_t seen = 0;; seen++) {
-            for (int turn = 0; epoch_.load(std::memory_order_acquire) == seen && turn < TURNS; turn++) pause(turn);
-            if (epoch_.load(std::memory_order_acquire) == seen) {
-                std::unique_lock<std::mutex> lock(mutex_);
-                wake_.wait(lock, [&] { return epoch_.load(std::memory_order_acquire) != seen; });
-            }
+            wait(epoch_, seen, IDLE_SPINS);
             if (stop_) return;
             (*work_)(index);
             barrier();
@@ -86,6 +78,4 @@ private:
     std::atomic<uint32_t> epoch_{0}, phase_{0};
     std::atomic<int> arrived_{0};
     std::atomic<bool> stop_{false};
-    std::mutex mutex_;
-    std::condition_variable wake_;
 };
