@@ -147,7 +147,7 @@ def reproduction(run: Run) -> str:
         "size on disk": size(sum(p.stat().st_size for p in run.path.rglob("*") if p.is_file())),
     }
     return (
-        f'<pre class="code" tabindex="0">{escape(lines)}</pre>'
+        f'<pre class="code commands" tabindex="0">{escape(lines)}</pre>'
         "<p>On the same kind of machine, with the same versions and threads, this gives the same bits in every weight; "
         f"elsewhere the same curves to rounding.</p>{_table('What it started from, and what it left', facts)}"
     )
