@@ -129,7 +129,7 @@ class KerasWriter(ClassWriter):
     def block_call(self, callee: str, given: list[str]) -> str:
         if self.root and self.module.network.settings.execution.get("activation_checkpointing"):
             self.module.helpers[keras_network.CHECKPOINTED] = None
-            callee = f"checkpointed({callee}, training)"
+            return f"checkpointed({', '.join([callee, given[0], 'training', *given[1:]])})"
         return f"{callee}({', '.join(given)})"
 
     def passed(self, block: Block) -> list[str]:

@@ -14,9 +14,23 @@ if TYPE_CHECKING:
     from neural.backends.keras import KerasWriter
 
 CHECKPOINTED = '''
-def checkpointed(block, training):
-    """The block; in training, with activations that the backward pass computes again."""
-    return keras.remat(block) if training else block
+def checkpointed(block, x, asked, **given):
+    """The block of x; where asked, with activations that the backward pass computes again.
+
+    Its state goes in and out, so that dropout draws the same numbers both times.
+    """
+    if not asked:
+        return block(x, **given)
+    weights = [v.value for v in block.trainable_variables]
+    state = [ops.copy(v) for v in block.non_trainable_variables]
+
+    def again(x):
+        return block.stateless_call(weights, state, x, **given)
+
+    x, moved = keras.remat(again)(x)
+    for variable, value in zip(block.non_trainable_variables, moved, strict=True):
+        variable.assign(value)
+    return x
 '''
 
 KV_CACHE = '''

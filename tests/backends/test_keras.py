@@ -230,6 +230,25 @@ def test_checkpoints_each_block(asked: bool) -> None:
     assert np.isfinite(model.train_on_batch(*job[0], job[1]))
 
 
+def test_what_is_computed_again_drops_the_same() -> None:
+    layers, again = (
+        "Dense(8) Residual { Dense(8) Dropout(0.5) Dense(8) } * 2",
+        "execution { activation_checkpointing: true }",
+    )
+    own = initial_weights(optimize(network(layers).graph), 0, np.float32)
+    gradients, x = [], np.ones((4, 8), np.float32)
+    for program in (network(layers), network(layers, rest=again)):
+        model = module_of(program).N()
+        load(model, own)
+        for i, variable in enumerate(v for v in model.variables if "seed" in v.path):
+            variable.assign([i, 0])
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(x, training=True) ** 2)
+        gradients.append(tape.gradient(loss, [v.value for v in model.trainable_variables]))
+    for plain, checkpointed in zip(*gradients, strict=True):
+        np.testing.assert_allclose(checkpointed, plain, rtol=1e-5)
+
+
 # The cache
 
 
