@@ -28,6 +28,7 @@ EXTRAS = {
     "tokenizers": "torch",
     "safetensors": "torch",
     "jinja2": "torch",
+    "llguidance": "torch",
     "tensorboard": "torch",
     "matplotlib": "torch",
     "wandb": "wandb",

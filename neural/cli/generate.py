@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from neural.generation.generate import Generation
     from neural.training import trained
 
+DRAFTED = 4  # tokens that a smaller model guesses ahead, unless --draft says how many
 ESCAPES = {"\\n": "\n", "\\t": "\t", "\\r": "\r", "\\\\": "\\"}
 # A terminal obeys control characters, and a model that writes bytes may write any: they are shown as their pictures.
 CONTROL_PICTURES = {
@@ -75,6 +76,13 @@ def generate(
     ] = None,
     length_penalty: Annotated[float, typer.Option(help="Of beams: 0 compares sums, 1 means, more favours long.")] = 1.0,
     draft: Annotated[int, typer.Option(min=0, max=64, help="Tokens to guess ahead: the same text, sooner.")] = 0,
+    draft_model: Annotated[
+        Path | None,
+        typer.Option(help="A smaller run of the same tokenizer that guesses ahead.", metavar="RUN", show_default=False),
+    ] = None,
+    json_schema: Annotated[Path | None, typer.Option(help="A file: write JSON of this schema.", metavar="FILE")] = None,
+    regex: Annotated[str | None, typer.Option(help="Write what this expression matches from end to end.")] = None,
+    choices: Annotated[str | None, typer.Option(help="Write one of these.", metavar="A,B,…")] = None,
     engine: EngineName = "auto",
     quantize: Quantize = None,
     checkpoint: CheckpointName = "latest",
@@ -83,8 +91,8 @@ def generate(
     """Write text with a trained model: the prompt and its continuation go to stdout, messages to stderr.
 
     One sample is written as it comes; Ctrl-C ends it. Text may be longer than the model's context: when that is
-    full, the newest three quarters of it stay. Filters apply in the order repetition penalty, temperature, top-k,
-    top-p, min-p.
+    full, the newest three quarters of it stay. Filters apply in the order repetition penalty, constraint (--choices,
+    --regex, --json-schema), temperature, top-k, top-p, min-p.
 
     --prompts writes many at once: each line of the file may have options of its own beside its `prompt`, such as
     "temperature", "stop", "num_samples" or "seed"; without that, line n has the seed --seed + n - 1 (--seed is 0 then).
@@ -97,11 +105,14 @@ def generate(
       neural generate runs/first --prompt - --seed 1 --num-samples 3 --json < prompt.txt
       neural generate imported/model.neural --prompt "The capital of France is" --max-new-tokens 8
       neural generate runs/first --prompts prompts.jsonl --output out.jsonl --max-new-tokens 64
+      neural generate runs/large --draft-model runs/small --prompt "ROMEO:"
+      neural generate runs/first --prompt "Is it? Answer:" --choices " yes, no"
       neural generate imported/model.neural --chat --prompt "What is the capital of France?" --temperature 0
     """
     from neural.cli.batch import write_batch
     from neural.cli.beams import search
-    from neural.generation.executors import choose_executor
+    from neural.generation.constraint import constrain
+    from neural.generation.executors import choose_drafter, choose_executor
     from neural.generation.generate import Generation
     from neural.generation.options import SamplingOptions
     from neural.training.trained import open_trained
@@ -112,24 +123,30 @@ def generate(
         "repetition_penalty": repetition_penalty, "seed": seed or 0, "num_samples": num_samples,
         "stop": [_unescaped(string) for string in stop or ()], "logprobs": logprobs,
     }  # fmt: skip
+    limits = {"choices": choices and choices.split(","), "regex": regex, "json_schema": _schema(json_schema)}
+    draft = draft or (DRAFTED if draft_model is not None else 0)
     if prompts is not None or output is not None:
         if prompts is None or output is None or prompt or chat or as_json or beams is not None:
             title = "--prompts and --output go together, without --prompt, --chat, --beams and --json"
             fail("N958", title, hint="neural generate RUN --prompts prompts.jsonl --output out.jsonl")
         found = open_trained(run, checkpoint)
         chosen = choose_executor(found, engine, quantize, note)
-        return write_batch(found, chosen, prompts, output, asked, truncate and truncate.value, draft)
+        drafter = draft_model and choose_drafter(found, open_trained(draft_model), engine, note)
+        asked |= {name: value for name, value in limits.items() if value is not None}
+        return write_batch(found, chosen, prompts, output, asked, truncate and truncate.value, draft, drafter)
     if logprobs is not None and not as_json:
         fail("N959", "--logprobs needs --json, or --prompts: a text has no place for them", hint="add --json")
     if beams is not None:
         drawing = {"--temperature": temperature != 1.0, "--top-k": top_k, "--top-p": top_p, "--min-p": min_p}
         drawing |= {"--repetition-penalty": repetition_penalty != 1.0, "--seed": seeded, "--stop": stop}
-        _refuse_with_beams({**drawing, "--truncate": truncate, "--draft": draft, "--logprobs": logprobs is not None})
+        drawing |= {"--truncate": truncate, "--draft": draft, "--logprobs": logprobs is not None}
+        _refuse_with_beams({**drawing, **_options(limits)})
     seed = seed if seeded else secrets.randbelow(2**32)
     options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     text = _prompt_text(prompt)
     found = open_trained(run, checkpoint)
     chosen = choose_executor(found, engine, quantize, note)
+    drafter = draft_model and choose_drafter(found, open_trained(draft_model), engine, note)
     start, ends = _prompted(found, text) if chat else (text, ())
     if beams is not None:
         best = search(found, chosen, text, start, ends, asked, beams, length_penalty)
@@ -138,12 +155,25 @@ def generate(
         chosen.open, found.tokenizer, start, options, context=found.program.context,
         max_new_tokens=max_new_tokens, num_samples=num_samples, stop=asked["stop"], ends=ends,
         truncate=truncate and truncate.value, logprobs=logprobs, draft_tokens=draft,
+        constraint=constrain(found.tokenizer, **limits), open_drafter=drafter,
     )  # fmt: skip
     said = [] if seeded or temperature == 0 else [f"seed {seed}"]
     try:
         _write(generation, "" if chat and not as_json else text, seed, said, as_json, chosen.name)
     except BrokenPipeError:  # said here, since Click would make it exit code 1: whoever read this has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere at exit
+
+
+def _schema(path: Path | None) -> str | None:
+    try:
+        return path and path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        fail("N982", f"{path} is not UTF-8 text: byte {error.start} is not", hint="write the schema as JSON in UTF-8")
+
+
+def _options(given: dict[str, object]) -> dict[str, object]:
+    """Fields as they are written on the command line."""
+    return {f"--{name.replace('_', '-')}": value for name, value in given.items()}
 
 
 def _unescaped(stop: str) -> str:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from neural.diagnostics.diagnostic import NeuralError, fail
+from neural.generation.drafting import Drafter, LookUp
 from neural.generation.executor import Executor
-from neural.generation.lookup import look_up
 from neural.generation.options import SamplingOptions
 from neural.generation.request import Event, FinishReason, Logprobs, Request
 from neural.generation.row import Row
@@ -29,11 +29,13 @@ class Engine:
     of a product, so that this holds but for two tokens that are that close in a draw.)
 
     When a text fills the executor's context, the newest three quarters are read anew and it goes on.
+
+    drafter: guesses up to `limits.draft_tokens` tokens ahead; by itself what followed when the text said the same.
     """
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, drafter: Drafter | None = None) -> None:
         self.limits = executor.limits
-        self._executor = executor
+        self._executor, self._drafter = executor, drafter or LookUp()
         self._context, self._vocab_size = executor.context, executor.vocab_size
         self._next_handle = 0
         self._queue: deque[Row] = deque()
@@ -91,8 +93,8 @@ class Engine:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the batch's cache and of kept prefixes."""
-        return self._executor.nbytes
+        """Memory of the batch's cache and of kept prefixes, and what the drafter has of them."""
+        return self._executor.nbytes + self._drafter.nbytes
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
@@ -163,7 +165,7 @@ class Engine:
         longest = max((len(row.window) for row in self._writing), default=0)
         most = min(self.limits.draft_tokens, self._context - longest)
         left = [min(most, row.request.max_new_tokens - row.written - 1) for row in self._writing]
-        return [look_up(row.window, n) if n > 0 else [] for row, n in zip(self._writing, left, strict=True)]
+        return self._drafter.guess(self._writing, left) if most > 0 else [[] for _ in self._writing]
 
     def _decode(self, guesses: list[list[int]]) -> Tensor | None:
         """The model over each row's last token and the guesses after it: logits (B, T, V), None of no rows."""
@@ -215,7 +217,10 @@ class Engine:
             return Event(row.handle, None, error=drawn)
         wanted = row.request.logprobs
         logprobs = None if wanted is None else _logprobs(logits, drawn, wanted)
-        return Event(row.handle, drawn, logprobs, row.push(drawn))
+        try:
+            return Event(row.handle, drawn, logprobs, row.push(drawn))
+        except NeuralError as error:
+            return Event(row.handle, drawn, error=error)
 
     def _check(self, request: Request) -> None:
         prompt, limits = request.prompt, self.limits

@@ -124,6 +124,16 @@ def choose_executor(found: Trained, name: str = "auto", width: str | None = None
     return Chosen(name, partial(KINDS[name].open, found, width))
 
 
+def choose_drafter(found: Trained, small: Trained, name: str = "auto", say: Say = lambda _: None) -> Opener:
+    """What opens the executor of a smaller model that is to guess for `found`. NeuralError N986 where its vocabulary is
+    another, and those of `choose_executor`.
+    """
+    if small.tokenizer.hash != found.tokenizer.hash:
+        title = f"{small.program.name} reads {small.tokenizer}, and {found.program.name} {found.tokenizer}"
+        fail("N986", f"the draft model has another vocabulary: {title}", hint="use a run of the same tokenizer")
+    return choose_executor(small, name, say=say).open
+
+
 def _best(found: Trained, width: str | None, say: Say) -> str:
     """On a GPU that is PyTorch; on a CPU the first that can."""
     obstacles = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,6 +56,11 @@ def allow_only(logits: Tensor, allowed: Sequence[int]) -> Tensor:
     """Logits (B, V) with all tokens but these at -inf."""
     tokens = torch.tensor(allowed, device=logits.device)
     return torch.full_like(logits, -math.inf).index_copy(1, tokens, logits[:, tokens])
+
+
+def permit(logits: Tensor, permitted: np.ndarray) -> Tensor:
+    """Logits (B, V) with the tokens at -inf that are not permitted, bool (B, V)."""
+    return logits.masked_fill(torch.from_numpy(~permitted).to(logits.device), -math.inf)
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:

@@ -12,6 +12,8 @@ from torch import nn
 
 from neural.data.tokenizers import StreamDecoder, Tokenizer
 from neural.diagnostics.diagnostic import fail
+from neural.generation.constraint import Constraint
+from neural.generation.drafting import DraftModel
 from neural.generation.engine import Engine
 from neural.generation.executor import Opener
 from neural.generation.options import SamplingOptions
@@ -55,15 +57,18 @@ class Continuation:
         self.logprobs: list[Logprobs] = []
         self.finish_reason = FinishReason.LENGTH if max_new_tokens == 0 else None
 
-    def push(self, token: int, logprobs: Logprobs | None = None) -> str:
-        """Add a token; the text that is new and certain, whole characters only. Sets `finish_reason` at the end."""
+    def push(self, token: int, logprobs: Logprobs | None = None, *, over: bool = False) -> str:
+        """Add a token, with which the text may be over; the text that is new and certain, whole characters only. Sets
+        `finish_reason` at the end.
+        """
         self.ids.append(token)
         if logprobs is not None:
             self.logprobs.append(logprobs)
         ended = token in self._ends
         piece = "" if ended else self._stops.push(self._decoder.push(token))
-        if not self._stops.found and (ended or len(self.ids) == self._max_new_tokens):
-            self.finish_reason = FinishReason.END_OF_TEXT if ended else FinishReason.LENGTH
+        if not self._stops.found and (ended or over or len(self.ids) == self._max_new_tokens):
+            reason = FinishReason.STOP if over else FinishReason.LENGTH
+            self.finish_reason = FinishReason.END_OF_TEXT if ended else reason
             piece += self._stops.push(self._decoder.flush())
             piece += self._stops.flush()
         if self._stops.found:
@@ -92,7 +97,9 @@ class Generation:
     options.seed: sample i is a function of (seed, i), whatever num_samples is.
     truncate: "left" uses the newest `context` tokens of a prompt that is longer; None refuses it.
     logprobs: n gives `samples` the log probability of each token, and of the n most probable ones in its place.
-    draft_tokens: how many tokens to guess ahead by looking up what followed earlier; changes no text.
+    constraint: what each sample must be; it ends where that is complete.
+    draft_tokens: how many tokens to guess ahead; changes no text. open_drafter: gives the executor of a smaller model
+        of the same vocabulary, which guesses; without it what followed earlier is looked up.
 
     An empty prompt starts from the tokenizer's end-of-text.
 
@@ -114,7 +121,9 @@ class Generation:
         ends: Sequence[int] = (),
         truncate: Literal["left"] | None = None,
         logprobs: int | None = None,
+        constraint: Constraint | None = None,
         draft_tokens: int = 0,
+        open_drafter: Opener | None = None,
     ) -> None:
         if num_samples < 1:
             fail("N913", f"{num_samples} samples were asked for", hint="ask for 1 or more")
@@ -123,10 +132,10 @@ class Generation:
         options = options or SamplingOptions()
         known_ends = tokenizer.ends | {*ends}
         self._requests = [
-            Request(ids, max_new_tokens, options, sample=i, ends=known_ends, logprobs=logprobs)
+            Request(ids, max_new_tokens, options, sample=i, ends=known_ends, logprobs=logprobs, constraint=constraint)
             for i in range(num_samples)
         ]
-        self._open_executor, self._draft_tokens = open_executor, draft_tokens
+        self._open_executor, self._open_drafter, self._draft_tokens = open_executor, open_drafter, draft_tokens
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -142,7 +151,8 @@ class Generation:
             return
         count = len(self._requests)
         limits = Limits(slots=count, queue=count, draft_tokens=self._draft_tokens)
-        engine = Engine(self._open_executor(limits))
+        drafter = self._open_drafter and DraftModel(self._open_drafter(limits))
+        engine = Engine(self._open_executor(limits), drafter)
         running = {engine.submit(r): i for i, r in enumerate(self._requests)}
         while engine.busy:
             new = [""] * count
@@ -158,7 +168,7 @@ class Generation:
         if event.error is not None:
             raise event.error
         continuation = self._continuations[running[event.handle]]
-        piece = continuation.push(event.token, event.logprobs)
+        piece = continuation.push(event.token, event.logprobs, over=event.finish_reason is FinishReason.STOP)
         if continuation.finish_reason is not None:
             del running[event.handle]
             engine.cancel(event.handle)  # after a stop string, of which the engine knows nothing
@@ -212,6 +222,7 @@ def generate(
     num_samples: int = 1,
     stop: Sequence[str] = (),
     truncate: Literal["left"] | None = None,
+    constraint: Constraint | None = None,
 ) -> tuple[Sample, ...]:
     """Write `num_samples` continuations of a prompt to their ends with PyTorch.
 
@@ -228,6 +239,7 @@ def generate(
         num_samples=num_samples,
         stop=stop,
         truncate=truncate,
+        constraint=constraint,
     )
     with evaluating(model):
         for _ in generation:

@@ -14,7 +14,7 @@ from neural.data.text import open_bytes
 from neural.data.tokenizers import Tokenizer
 from neural.diagnostics.diagnostic import Diagnostic, NeuralError, fail
 from neural.generation.engine import Engine
-from neural.generation.request import Event
+from neural.generation.request import Event, FinishReason
 from neural.generation.tasks import Task, parse_task
 
 LONGEST_LINE = 1 << 26  # bytes
@@ -123,7 +123,7 @@ class Job:
             self._fail(task.number, task.size, event.error)
             return
         continuation = task.continuations[index]
-        continuation.push(event.token, event.logprobs)
+        continuation.push(event.token, event.logprobs, over=event.finish_reason is FinishReason.STOP)
         self.tally.tokens += 1
         if continuation.finish_reason is not None:
             self.engine.cancel(event.handle)

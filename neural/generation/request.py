@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from neural.diagnostics.diagnostic import NeuralError, fail
+from neural.generation.constraint import Constraint
 from neural.generation.options import SamplingOptions
 
 MOST_LOGPROBS = 100
@@ -26,6 +27,7 @@ class Request:
     sample: which of several samples of the prompt; its random numbers come of (options.seed, sample) alone.
     ends: ids that end the text. min_new_tokens: none of them is drawn before so many others.
     logprobs: None for none; n for the chosen token's and those of the n most probable ones.
+    constraint: what the text must be; it ends where that is complete.
 
     Raises NeuralError N912 (max_new_tokens), N956 (min_new_tokens), N957 (logprobs).
     """
@@ -37,6 +39,7 @@ class Request:
     ends: frozenset[int] = frozenset()
     min_new_tokens: int = 0
     logprobs: int | None = None
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 0:
@@ -84,7 +87,7 @@ class Limits:
     cache, rows times the longest text that one of them can come to; None for `slots` whole contexts. One more context
     is held for the prompt that is being read. prefix_bytes: for the beginnings of prompts, kept for those to come.
     prefill_tokens: tokens of prompts that are read in one step, between two tokens of those being written.
-    draft_tokens: at most so many tokens are guessed ahead by prompt look-up; it changes no text.
+    draft_tokens: at most so many tokens are guessed ahead; it changes no text.
     """
 
     slots: int = 16

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from neural.generation.constraint import Progress
 from neural.generation.filters import completing
 from neural.generation.request import FinishReason, Request
 from neural.generation.sampling import Past, row_generator
@@ -37,6 +39,7 @@ class Row:
         self.generator = row_generator(request.options.seed, request.sample)
         self._seen: Tensor | None = None  # (V,)
         self._counts: Tensor | None = None
+        self._progress: Progress | None = None
 
     @property
     def written(self) -> int:
@@ -51,15 +54,17 @@ class Row:
         self.first, self.read = len(self.ids) - kept_tokens(context), 0
 
     def start(self, vocab_size: int, device: torch.device) -> None:
-        """Set up what the penalties need."""
+        """Set up what the penalties and the constraint need."""
         if self.manner.repetition_penalty != 1:
             self._seen = torch.zeros(vocab_size, dtype=torch.bool, device=device)
             self._seen[self.ids] = True
         if self.manner.frequency_penalty or self.manner.presence_penalty:
             self._counts = torch.zeros(vocab_size, device=device)
+        if self.request.constraint is not None:
+            self._progress = self.request.constraint.begin()
 
     def push(self, token: int) -> FinishReason | None:
-        """Add a token; why the text ends with it, if it does."""
+        """Add a token; why the text ends with it, if it does. NeuralError N983 where a constraint cannot be met."""
         self.ids.append(token)
         if self._seen is not None:
             self._seen[token] = True
@@ -67,6 +72,10 @@ class Row:
             self._counts[token] += 1
         if token in self.request.ends:
             return FinishReason.END_OF_TEXT
+        if self._progress is not None:
+            self._progress.push(token)
+            if self._progress.over:
+                return FinishReason.STOP
         return FinishReason.LENGTH if self.written == self.request.max_new_tokens else None
 
     def banned(self) -> list[int]:
@@ -82,8 +91,18 @@ class Row:
             seen=_stacked([row._seen for row in rows]),
             counts=_stacked([row._counts for row in rows]),
             banned=banned if any(banned) else None,
+            permitted=_permitted(rows),
         )
 
 
 def _stacked(parts: list[Tensor | None]) -> Tensor | None:
     return None if parts[0] is None else torch.stack(parts)
+
+
+def _permitted(rows: list[Row]) -> np.ndarray | None:
+    """bool (B, V), the tokens that constraints permit; None where no row has one."""
+    found = [row._progress and row._progress.permitted(row.request.ends) for row in rows]
+    known = next((permitted for permitted in found if permitted is not None), None)
+    if known is None:
+        return None
+    return np.stack([np.ones_like(known) if permitted is None else permitted for permitted in found])

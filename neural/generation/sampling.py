@@ -1,7 +1,7 @@
 """From logits to the next token, in one documented order.
 
-    repetition penalty -> frequency and presence penalty -> logit bias -> bad and allowed words -> temperature
-    -> top-k -> top-p -> min-p -> typical-p -> draw
+    repetition penalty -> frequency and presence penalty -> logit bias -> bad and allowed words -> constraint
+    -> temperature -> top-k -> top-p -> min-p -> typical-p -> draw
 
 Each filter sees what the one before left: probabilities are those of the softmax over the tokens that remain.
 Ties go to the lowest id, so that `top_k=1` is greedy search.
@@ -28,12 +28,14 @@ class Past(NamedTuple):
     """What penalties and bans know of each row's text so far; None where no option asks.
 
     seen: bool (B, V), tokens of the prompt and of the text. counts: (B, V), how often the text has each, the prompt
-    not counted. banned: tokens that must not come next, a list a row.
+    not counted. banned: tokens that must not come next, a list a row. permitted: bool (B, V), those that a constraint
+    lets come next.
     """
 
     seen: Tensor | None = None
     counts: Tensor | None = None
     banned: Sequence[Sequence[int]] | None = None
+    permitted: np.ndarray | None = None
 
 
 def row_generator(seed: int, index: int) -> np.random.Generator:
@@ -76,6 +78,8 @@ def _penalised(logits: Tensor, options: SamplingOptions, past: Past) -> Tensor:
         logits = filters.ban(logits, past.banned)
     if options.allowed is not None:
         logits = filters.allow_only(logits, options.allowed)
+    if past.permitted is not None:
+        logits = filters.permit(logits, past.permitted)
     return logits
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from neural.data.tokenizers import Tokenizer
 from neural.diagnostics.diagnostic import fail
 from neural.diagnostics.near import nearest
+from neural.generation.constraint import constrain
 from neural.generation.generate import Continuation, encode_prompt
 from neural.generation.options import SamplingOptions
 from neural.generation.request import Request
@@ -20,7 +21,9 @@ OPTION_FIELDS = (
     "presence_penalty", "seed",
 )  # fmt: skip
 COUNTS = ("max_new_tokens", "min_new_tokens", "num_samples")
-FIELDS = (*OPTION_FIELDS, *COUNTS, "id", "prompt", "stop", "logprobs", "logit_bias", "bad_words", "allowed_words")
+LISTS = ("stop", "bad_words", "allowed_words", "choices")
+CONSTRAINTS = ("choices", "regex", "json_schema")
+FIELDS = (*OPTION_FIELDS, *COUNTS, *LISTS, "id", "prompt", "logprobs", "logit_bias", "regex", "json_schema")
 
 
 @dataclass(slots=True)
@@ -59,6 +62,8 @@ def parse_task(
     Raises NeuralError N960 for what is no such object, and those of options, requests and prompts.
     """
     record = _record(line)
+    if any(record.get(name) is not None for name in CONSTRAINTS):
+        defaults = {name: value for name, value in defaults.items() if name not in CONSTRAINTS}
     asked = {**defaults, "seed": defaults["seed"] + number - 1, **record}
     _check_fields(asked)
     options = SamplingOptions(
@@ -68,6 +73,7 @@ def parse_task(
         allowed=_allowed(tokenizer, asked.get("allowed_words")),
     )
     ids = encode_prompt(tokenizer, asked["prompt"], context, truncate)
+    constraint = constrain(tokenizer, **{name: asked.get(name) for name in CONSTRAINTS})
     requests = [
         Request(
             ids,
@@ -77,6 +83,7 @@ def parse_task(
             ends=tokenizer.ends,
             min_new_tokens=asked.get("min_new_tokens", 0),
             logprobs=asked.get("logprobs"),
+            constraint=constraint,
         )
         for i in range(asked["num_samples"])
     ]
@@ -113,8 +120,10 @@ def _check_fields(asked: Mapping[str, Any]) -> None:
             fail("N960", f"`{name}` is {value!r}, and must be a whole number", hint=f'write "{name}": 8')
     if not 1 <= asked["num_samples"] <= MOST_SAMPLES:
         fail("N960", f"{asked['num_samples']} samples of one prompt", hint=f"ask for 1 to {MOST_SAMPLES}")
-    for name in ("stop", "bad_words", "allowed_words"):
-        value = asked.get(name, [])
+    if not isinstance(asked.get("regex"), str | None):
+        fail("N960", "`regex` is not a text", hint='write "regex": "[0-9]+"')
+    for name in LISTS:
+        value = asked.get(name) or []
         if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
             fail("N960", f"`{name}` is not a list of texts", hint=f'write "{name}": ["…", "…"]')
 

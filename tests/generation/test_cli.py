@@ -119,6 +119,44 @@ def test_another_engine_writes_the_same(neural, run: Path, engine: str) -> None:
     assert json.loads(rounded.out)["engine"] == engine
 
 
+def test_what_is_asked_for_is_written(neural, run: Path, tmp_path: Path) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer", "maximum": 99, "minimum": 10}},
+        "required": ["n"],
+    }
+    (tmp_path / "schema.json").write_text(json.dumps({**schema, "additionalProperties": False}))
+    arguments = (run, "--prompt", "A", "--seed", 1, "--temperature", 9)
+    assert neural(*arguments, "--choices", " to be, not").out in ("A to be\n", "A not\n")
+    assert re.fullmatch(r"A[0-9]{7}\n", neural(*arguments, "--regex", "[0-9]{7}").out)
+    written = json.loads(neural(*arguments, "--json-schema", tmp_path / "schema.json").out.removeprefix("A"))
+    assert 10 <= written["n"] <= 99
+
+
+def test_a_draft_model_writes_the_same(neural, run: Path, tmp_path: Path) -> None:
+    arguments = (run, "--prompt", "to be", "--seed", 1, "--max-new-tokens", 60)
+    assert neural(*arguments, "--draft-model", run).out == neural(*arguments).out
+    (tmp_path / "in.jsonl").write_text('{"prompt": "to be"}\n{"prompt": "not"}\n')
+    for name, options in (("plain.jsonl", ()), ("drafted.jsonl", ("--draft-model", run, "--draft", 2))):
+        assert neural(run, "--prompts", tmp_path / "in.jsonl", "--output", tmp_path / name, *options).code == 0
+    written = [sorted((tmp_path / name).read_text().splitlines()) for name in ("plain.jsonl", "drafted.jsonl")]
+    assert written[0] == written[1]
+
+
+def test_a_draft_model_of_another_vocabulary_is_refused(neural, run: Path, tmp_path: Path) -> None:
+    from neural.compiler import load
+
+    corpus = open_corpus(str(run.parent / "corpus.txt"))
+    tokenizer = load_tokenizer("char", corpus=corpus)
+    (tmp_path / "tiny.neural").write_text(
+        PROGRAM.replace("257", str(tokenizer.vocab_size)).replace('tokenizer: "byte"', 'tokenizer: "char"')
+    )
+    other = Run.create(tmp_path / "other", load(tmp_path / "tiny.neural"), tokenizer, corpus)
+    train(other)
+    printed = neural(run, "--prompt", "A", "--draft-model", other.path)
+    assert (printed.code, "N986" in printed.err) == (2, True)
+
+
 def test_several_samples_have_titles_and_the_first_is_that_alone(neural, run: Path) -> None:
     arguments = (run, "--prompt", "to be", "--seed", 3, "--max-new-tokens", 30)
     alone, three = neural(*arguments), neural(*arguments, "--num-samples", 3)
@@ -181,6 +219,10 @@ def test_a_long_prompt_on_request(neural, run: Path) -> None:
         ("N966", ["--engine", "gpu"]),
         ("N968", ["--engine", "torch", "--quantize", "int8"]),
         ("N969", ["--quantize", "int3"]),
+        ("N981", ["--regex", "a(("]),
+        ("N010", ["--json-schema", "nowhere.json"]),
+        ("N985", ["--choices", "yes,,no"]),
+        ("N965", ["--beams", "2", "--regex", "a"]),
         ("N857", ["--checkpoint", "step-999999"]),
     ],
 )
@@ -192,7 +234,8 @@ def test_mistakes_are_said_and_exit_with_2(neural, run: Path, code: str, argumen
 
 
 @pytest.mark.parametrize(
-    "code", ["N901", "N902", "N903", "N904", "N905", "N906", "N912", "N913", "N914", "N966", "N968", "N969"]
+    "code",
+    ["N901", "N902", "N903", "N904", "N905", "N906", "N912", "N913", "N914", "N966", "N968", "N969", "N971", "N975"],
 )
 def test_the_page_of_a_code_shows_what_is_printed(neural, run: Path, code: str) -> None:
     (example,) = re.findall(r"```console\n\$ neural generate (.*)\n((?s:.*))\n```", (PAGES / f"{code}.md").read_text())

@@ -15,6 +15,7 @@ from torch import nn
 
 from neural.data.tokenizers import load_tokenizer
 from neural.diagnostics.diagnostic import NeuralError
+from neural.generation.constraint import constrain
 from neural.generation.engine import Engine
 from neural.generation.generate import generate
 from neural.generation.jobs import Job
@@ -27,10 +28,10 @@ COMMAND = [sys.executable, "-m", "neural", "generate"]
 DEFAULTS = {"max_new_tokens": 12, "temperature": 1.0, "seed": 7, "num_samples": 1}
 
 
-def job(model: nn.Module, context: int, folder: Path, **given) -> Job:
+def job(model: nn.Module, context: int, folder: Path, defaults: dict = DEFAULTS, **given) -> Job:
     tokenizer = load_tokenizer("byte")
     engine = Engine(TorchExecutor(model, Limits(slots=4), context=context, vocab_size=tokenizer.vocab_size))
-    return Job(engine, tokenizer, context, folder / "in.jsonl", folder / "out.jsonl", DEFAULTS, **given)
+    return Job(engine, tokenizer, context, folder / "in.jsonl", folder / "out.jsonl", defaults, **given)
 
 
 def lines(path: Path) -> dict[int, dict]:
@@ -45,10 +46,11 @@ def test_each_line_is_as_by_itself(model: nn.Module, context: int, tmp_path: Pat
         {"prompt": "x" * context, "num_samples": 3, "top_k": 9, "seed": 99, "max_new_tokens": 20},
         {"prompt": "nothing", "max_new_tokens": 0},
         {"prompt": "sure", "logprobs": 2, "typical_p": 0.9, "frequency_penalty": 0.2},
+        {"prompt": "sure", "choices": ["yes", "no"]},
     ]
     (tmp_path / "in.jsonl").write_text("\n\n".join(map(json.dumps, asked)))  # blank lines count, and say nothing
     tally = job(model, context, tmp_path).run()
-    assert (tally.done, tally.failed) == (6, 0)
+    assert (tally.done, tally.failed) == (7, 0)
     for place, line in enumerate(asked):
         record = lines(tmp_path / "out.jsonl")[2 * place + 1]
         names = ("temperature", "top_k", "typical_p", "frequency_penalty")
@@ -62,6 +64,7 @@ def test_each_line_is_as_by_itself(model: nn.Module, context: int, tmp_path: Pat
             max_new_tokens=line.get("max_new_tokens", 12),
             num_samples=line.get("num_samples", 1),
             stop=line.get("stop", ()),
+            constraint=constrain(load_tokenizer("byte"), choices=line.get("choices")),
         )
         assert [(s["text"], s["ids"]) for s in record["samples"]] == [(s.text, list(s.ids)) for s in expected]
         assert [s["finish_reason"] for s in record["samples"]] == [s.finish_reason for s in expected]
@@ -69,6 +72,16 @@ def test_each_line_is_as_by_itself(model: nn.Module, context: int, tmp_path: Pat
         assert record.get("id") == line.get("id")
         if "logprobs" in line:
             assert [len(p["top"]) for p in record["samples"][0]["logprobs"]] == [2] * 12
+
+
+def test_a_line_replaces_the_constraint_of_all(model: nn.Module, context: int, tmp_path: Path) -> None:
+    asked = [{"prompt": "a"}, {"prompt": "a", "json_schema": {"type": "boolean"}}, {"prompt": "a", "regex": "[0-9]{3}"}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    job(model, context, tmp_path, defaults={**DEFAULTS, "choices": ["yes", "no"]}).run()
+    texts = [record["samples"][0]["text"] for _, record in sorted(lines(tmp_path / "out.jsonl").items())]
+    assert texts[0] in ("yes", "no")
+    assert texts[1] in ("true", "false")
+    assert texts[2].isdigit() and len(texts[2]) == 3
 
 
 BAD = {
@@ -98,6 +111,11 @@ BAD = {
     b'{"prompt": "x", "logit_bias": {"70000": 1}}': ("N953", "no token 70000"),
     b'{"prompt": "x", "logit_bias": {"a": 1}}': ("N960", "logit_bias"),
     b'{"prompt": "x", "logit_bias": {"1": "a"}}': ("N952", "logit bias of token 1"),
+    b'{"prompt": "x", "regex": 5}': ("N960", "`regex` is not a text"),
+    b'{"prompt": "x", "regex": "a(("}': ("N981", "unclosed group"),
+    b'{"prompt": "x", "json_schema": 5}': ("N982", "no JSON schema"),
+    b'{"prompt": "x", "choices": "yes"}': ("N960", "`choices` is not a list of texts"),
+    b'{"prompt": "x", "choices": ["a"], "regex": "a"}': ("N985", "choices and by regex"),
     b'{"prompt": "x", "bad_words": [""]}': ("N952", "bad word"),
     b'{"prompt": "x", "allowed_words": []}': ("N952", "no token is allowed"),
     b'{"prompt": "x", "allowed_words": ["a"], "bad_words": ["a", " "], "logit_bias": {"256": -1e39}}': (
