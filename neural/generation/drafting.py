@@ -75,7 +75,7 @@ class DraftModel:
             for place, (row, n) in enumerate(zip(rows, most, strict=True))
             if n > 0 and 1 < len(row.window) <= room
         }
-        self._leave(drafted.keys())
+        self._leave({held: row for held, (_, row, _) in drafted.items()})
         self._join({held: row for held, (_, row, _) in drafted.items() if held not in self._rows})
         guesses: list[list[int]] = [[] for _ in rows]
         if drafted:
@@ -85,10 +85,13 @@ class DraftModel:
                 guesses[place] = guess[:n]
         return guesses
 
-    def _leave(self, kept: Sequence[_Held]) -> None:
+    def _leave(self, kept: dict[_Held, Row]) -> None:
+        """Drop the other rows, and those that have gone on by more than one step since they were last asked for."""
+        step = self._executor.limits.draft_tokens + 1
         for index in reversed(range(len(self._rows))):
-            if self._rows[index] not in kept:
-                self._executor.leave(index, self._windows[index])
+            row, read = kept.get(self._rows[index]), self._windows[index]
+            if row is None or len(row.window) > len(read) + step:
+                self._executor.leave(index, read)
                 self._rows[index], self._windows[index] = self._rows[-1], self._windows[-1]
                 self._rows.pop()
                 self._windows.pop()

@@ -60,7 +60,7 @@ def written(model: nn.Module, context: int, tokenizer: Tokenizer, most: int = 20
     found = []
     for options in (SamplingOptions(temperature=50.0, seed=1), SamplingOptions(seed=2), SamplingOptions(temperature=0)):
         found += generate(
-            Padded(model), tokenizer, "A", options, context=context, max_new_tokens=most, num_samples=4,
+            Padded(model).eval(), tokenizer, "A", options, context=context, max_new_tokens=most, num_samples=4,
             constraint=constrain(tokenizer, **given),
         )  # fmt: skip
     assert all(s.finish_reason is not FinishReason.LENGTH for s in found)
@@ -140,4 +140,4 @@ def test_characters_that_the_vocabulary_lacks(model: nn.Module, context: int, tm
         constrain(characters, choices=["{}"])
     halfway = constrain(characters, choices=["be{", "be}"])
     with pytest.raises(NeuralError, match="N983"):
-        generate(Padded(model), characters, "to", context=context, max_new_tokens=9, constraint=halfway)
+        generate(Padded(model).eval(), characters, "to", context=context, max_new_tokens=9, constraint=halfway)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import os
 import random
+from functools import cache
 
 import psutil
 import pytest
 import torch
 from torch import nn
 
+from neural.data.tokenizers import load_tokenizer
 from neural.diagnostics.diagnostic import NeuralError
+from neural.generation.constraint import Constraint, constrain
+from neural.generation.drafting import Drafter, DraftModel
 from neural.generation.engine import Engine
 from neural.generation.options import SamplingOptions
 from neural.generation.request import Event, FinishReason, Limits, Request
@@ -28,8 +33,18 @@ SAMPLED = SamplingOptions(temperature=1.3, top_k=30, top_p=0.97, min_p=0.01, rep
 REQUESTS = int(os.environ.get("NEURAL_ENGINE_REQUESTS", "100"))  # of the long test; 10000 takes minutes
 
 
-def engine_of(model: nn.Module, limits: Limits | None = None, vocab_size: int = VOCAB_SIZE) -> Engine:
-    return Engine(TorchExecutor(model, limits, context=CONTEXT, vocab_size=vocab_size))
+def engine_of(
+    model: nn.Module, limits: Limits | None = None, vocab_size: int = VOCAB_SIZE, drafter: Drafter | None = None
+) -> Engine:
+    return Engine(TorchExecutor(model, limits, context=CONTEXT, vocab_size=vocab_size), drafter)
+
+
+def smaller(model: nn.Module, limits: Limits) -> DraftModel:
+    """What guesses for a model: itself with other weights, mostly alike, and a shorter context."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        next(other.parameters()).mul_(0.8)
+    return DraftModel(TorchExecutor(other, limits, context=CONTEXT - 8, vocab_size=VOCAB_SIZE))
 
 
 def engine(model: nn.Module, **limits: int) -> Engine:
@@ -118,6 +133,22 @@ def test_the_source_takes_positions(model: nn.Module) -> None:
     torch.testing.assert_close(model(ids, position_ids=usual), model(ids), rtol=1e-5, atol=1e-4)
 
 
+@cache
+def constraints() -> list[Constraint]:
+    byte = load_tokenizer("byte")
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    return [
+        constrain(byte, choices=["yes", "no", "a long one indeed"]),
+        constrain(byte, regex="[a-z]{2,9}( [0-9]{3})?"),
+        constrain(byte, json_schema=schema),
+    ]
+
+
 def random_request(rng: random.Random) -> Request:
     """Any mixture of lengths and options; some prompts begin alike."""
     shared = [(i * 7) % VOCAB_SIZE for i in range(rng.choice([0, 0, 17, 33]))]
@@ -139,7 +170,10 @@ def random_request(rng: random.Random) -> Request:
     )
     ends = rng.choice([frozenset(), frozenset(range(40, 52))])
     least = rng.choice([0, 0, most // 2])
-    return Request(prompt, most, options, rng.randrange(4), ends, least, rng.choice([None, None, 2]))
+    logprobs = rng.choice([None, None, 2])
+    if options.allowed is None and not options.bad_words and rng.random() < 0.15:
+        return Request(prompt, most, options, rng.randrange(4), ends, 0, logprobs, rng.choice(constraints()))
+    return Request(prompt, most, options, rng.randrange(4), ends, least, logprobs)
 
 
 @pytest.mark.parametrize(
@@ -193,9 +227,9 @@ def test_a_long_prompt_does_not_stall_the_others(model: nn.Module) -> None:
 class Churn:
     """Random requests that come, go, and are called off; every answer is compared with its answer alone."""
 
-    def __init__(self, model: nn.Module, limits: Limits, seed: int) -> None:
+    def __init__(self, model: nn.Module, limits: Limits, seed: int, drafter: Drafter | None) -> None:
         self.model, self.rng = model, random.Random(seed)
-        self.busy = engine_of(model, limits)
+        self.busy = engine_of(model, limits, drafter=drafter)
         self.alone = engine_of(model, Limits(slots=1))
         self.requests: dict[int, Request] = {}
         self.written: dict[int, list[int]] = {}
@@ -225,7 +259,7 @@ class Churn:
             if event.last:
                 self.end(event.handle, "ended")
             elif self.rng.random() < 0.01:  # as a stop string does
-                assert self.busy.cancel(event.handle)
+                self.busy.cancel(event.handle)  # False where it ended in this very step
                 self.end(event.handle, "stopped")
 
     def cancel(self) -> None:
@@ -242,18 +276,19 @@ class Churn:
 
 
 @pytest.mark.parametrize(
-    "limits",
+    ("limits", "drafted"),
     [
-        Limits(slots=12, queue=30, prefill_tokens=20, cache_tokens=300, prefix_bytes=1 << 18),
-        Limits(slots=6, queue=30, prefill_tokens=64, prefix_bytes=1 << 16, draft_tokens=3),
+        (Limits(slots=12, queue=30, prefill_tokens=20, cache_tokens=300, prefix_bytes=1 << 18), False),
+        (Limits(slots=6, queue=30, prefill_tokens=64, prefix_bytes=1 << 16, draft_tokens=3), False),
+        (Limits(slots=6, queue=30, prefill_tokens=64, draft_tokens=3), True),
     ],
-    ids=["tight", "guessing"],
+    ids=["tight", "guessing", "drafted"],
 )
-def test_random_requests_leave_nothing_behind(model: nn.Module, limits: Limits) -> None:
+def test_random_requests_leave_nothing_behind(model: nn.Module, limits: Limits, drafted: bool) -> None:
     """In float64: of ten thousand requests in float32 one may meet two tokens that are as near as its rounding."""
     double = model.to(torch.float64)
     try:
-        churn = Churn(double, limits, seed=1)
+        churn = Churn(double, limits, seed=1, drafter=smaller(double, limits) if drafted else None)
         most, settled = 0, 0
         for i in range(REQUESTS):
             if i == REQUESTS // 4:
@@ -274,7 +309,7 @@ def test_random_requests_leave_nothing_behind(model: nn.Module, limits: Limits) 
     assert not churn.requests
     assert churn.busy.running == churn.busy.waiting == 0
     token = sum(2 * 8 * k.shape[1] * k.shape[3] for k, _ in churn.busy._executor._prompt.views().values())
-    assert most <= (limits.cache_tokens or limits.slots * CONTEXT) * token + limits.prefix_bytes
+    assert most <= (1 + drafted) * (limits.cache_tokens or limits.slots * CONTEXT) * token + limits.prefix_bytes
 
 
 def test_ids_that_the_tokenizer_does_not_know_are_never_drawn(model: nn.Module) -> None:

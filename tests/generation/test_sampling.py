@@ -87,11 +87,14 @@ def written_once(seen: torch.Tensor) -> Past:
 
 
 def random_past(seed: int, seen: torch.Tensor) -> Past:
-    """Counts, and tokens that must not come: never the whole of a row."""
+    """Counts, tokens that must not come and those that may: never none of a row."""
     rng = np.random.default_rng(seed)
     counts = torch.from_numpy(rng.poisson(0.4, seen.shape).astype(np.float32))
     size = seen.shape[1]
-    return Past(seen, counts, [rng.permutation(np.arange(1, size))[: rng.integers(0, 4)].tolist() for _ in seen])
+    permitted = rng.random(seen.shape) < rng.choice([0.3, 1.0], (len(seen), 1))
+    permitted[:, 0] = True
+    banned = [rng.permutation(np.arange(1, size))[: rng.integers(0, 4)].tolist() for _ in seen]
+    return Past(seen, counts, banned, permitted)
 
 
 @pytest.mark.parametrize("vocab_size", [1, 2, 17, 60])
@@ -105,11 +108,13 @@ def test_the_distribution_is_the_references(options: SamplingOptions, vocab_size
         actual = torch.nn.functional.one_hot(filtered.argmax(-1), vocab_size).double().numpy()
     else:
         actual = filtered.softmax(-1, dtype=torch.float64).numpy()
-    rows = zip(logits.numpy(), seen.numpy(), past.counts.numpy(), past.banned, strict=True)
+    rows = zip(logits.numpy(), seen.numpy(), past.counts.numpy(), past.banned, past.permitted, strict=True)
     expected = np.array(
         [
-            probabilities(row, options, set(s.nonzero()[0]), {t: c[t] for t in c.nonzero()[0]}, set(b))
-            for row, s, c, b in rows
+            probabilities(
+                row, options, set(s.nonzero()[0]), {t: c[t] for t in c.nonzero()[0]}, {*b, *np.flatnonzero(~p)}
+            )
+            for row, s, c, b, p in rows
         ]
     )
     np.testing.assert_array_equal(actual > 0, expected > 0)
