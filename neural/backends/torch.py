@@ -8,7 +8,8 @@ from typing import ClassVar
 from neural.backends import torch_network
 from neural.backends.source import write_module
 from neural.backends.writer import ClassWriter
-from neural.graph.graph import Block, Network, Node, Param, Tie
+from neural.graph.graph import Network, Node, Param, Tie
+from neural.layers.dense import Dense
 from neural.layers.layer import Effect, Layer, Site
 
 
@@ -38,6 +39,7 @@ class TorchWriter(ClassWriter):
     }  # fmt: skip
     kv_cache = torch_network.KV_CACHE
     checkpointed = torch_network.CHECKPOINTED
+    hidden: list[str] | None = None  # the lines before the head, where the network has one
 
     def spell(self, layer: Layer, site: Site) -> str | None:
         return layer.torch(site)
@@ -71,24 +73,18 @@ class TorchWriter(ClassWriter):
         return f'self.{owner}["{part}"]'
 
     def _node(self, node: Node) -> None:
-        if self.root and self.module.network.cached and node is self._tail():
-            x = self.variables[node.inputs[0]]
-            self.forward.append(f"{x} = {x}[:, -logits_to_keep:]")
+        if self.root and node is self.head:
+            self.hidden, self.forward = self.forward, []
         super()._node(node)
 
-    def _tail(self) -> Node | None:
-        """The first of the last nodes that see each token by itself: from there on, tokens can be left out."""
-        first, value = None, self.block.outputs[0]
-        for node in reversed(self.block.nodes):
-            if isinstance(node.layer, Block) or node.repeat is not None or len(node.inputs) != 1:
-                break
-            inputs = [self.values[i] for i in node.inputs]
-            if node.outputs[0].name != value or node.layer.effects(*inputs) or inputs[0].dtype == "int64":
-                break
-            first, value = node, node.inputs[0]
-            if sum(n.inputs.count(value) for n in self.block.nodes) > 1:
-                break
-        return first
+    @property
+    def head(self) -> Node | None:
+        """Of a language model: the product that makes logits of hidden states, where it comes last."""
+        node = self.block.nodes[-1]
+        if self.module.network.vocab_size is None or not isinstance(node.layer, Dense) or node.repeat is not None:
+            return None
+        last = self.block.outputs == (node.outputs[0].name,) and node.layer.activation.value == "linear"
+        return node if last and len(self.block.nodes) > 1 else None
 
     def ties(self) -> list[str]:
         return [f"self.{t.target}.weight = self.{t.source}.weight" for t in self.block.ties if not t.transposed]

@@ -6,11 +6,12 @@ import re
 from typing import TYPE_CHECKING
 
 from neural.backends.use import docstring, example_inputs, main_block, outcome, padding, probabilities
+from neural.backends.writer import drawn
 from neural.graph.graph import Network, primitives
 from neural.graph.residuals import additions, indexed_within, residual_suffixes
 
 if TYPE_CHECKING:
-    from neural.backends.writer import ClassWriter
+    from neural.backends.torch import TorchWriter
 
 GPT2_INIT = '''
 def init_weights(module: nn.Module) -> None:
@@ -65,7 +66,7 @@ class KVCache:
 '''
 
 
-def constructor_end(writer: ClassWriter) -> list[str]:
+def constructor_end(writer: TorchWriter) -> list[str]:
     """The context, and the weights to start from."""
     network = writer.module.network
     lines = [f"self.context = {network.block.inputs[0].shape[1].text}"] if network.context else []
@@ -86,34 +87,33 @@ def constructor_end(writer: ClassWriter) -> list[str]:
     return lines
 
 
-def forward(writer: ClassWriter, effects: list[str]) -> list[str]:
-    """The method, with its signature and docstring."""
+def forward(writer: TorchWriter, effects: list[str]) -> list[str]:
+    """The method, with its signature and docstring; before it, where there is a head, what the head reads."""
     network, block = writer.module.network, writer.block
-    end = _end(writer)
-    body = [*effects, *writer.forward, *end]
-    text = "\n".join(body)
-    head = _start(writer, text)
-    inputs = [v.name for v in block.inputs]
-    given = [f"{name}: Tensor" for name in inputs]
+    given = [f"{v.name}: Tensor" for v in block.inputs]
+    text = "\n".join([*effects, *(writer.hidden or []), *writer.forward])
     if re.search(r"\battention_mask\b", text):
         given.append("attention_mask: Tensor | None = None")
     if network.cached:
         given.append("past_key_values: KVCache | None = None")
         given.append("position_ids: Tensor | None = None")
-    if "logits_to_keep" in text:
+    if writer.hidden is None:
+        end = _end(writer)
+        body, methods = [*_start(writer, text), *effects, *writer.forward, *end], []
+    else:
+        methods = [*_hidden_states(writer, given, [*_start(writer, text), *effects, *writer.hidden]), ""]
+        body = _head(writer, given)
+    if "logits_to_keep" in "\n".join(body):
         given.append("logits_to_keep: int = 0")
     kind = "Tensor | tuple[Tensor, KVCache]" if network.cached else "Tensor"
-    method = [
-        f"    def forward(self, {', '.join(given)}) -> {kind}:",
-        *_docstring(writer, "attention_mask" in " ".join(given)),
-    ]
-    method += [f"        {line}" for line in (*head, *body)]
+    methods += [f"    def forward(self, {', '.join(given)}) -> {kind}:", *_docstring(writer, given)]
+    methods += [f"        {line}" for line in body]
     if network.activation:
-        method += _probabilities(writer, given)
-    return method
+        methods += _probabilities(writer, given)
+    return methods
 
 
-def _start(writer: ClassWriter, body: str) -> list[str]:
+def _start(writer: TorchWriter, body: str) -> list[str]:
     network = writer.module.network
     name = network.sequence or writer.block.inputs[0].name
     needed = network.context or re.search(r"\bT\b", re.sub("#.*", "", body))
@@ -127,7 +127,31 @@ def _start(writer: ClassWriter, body: str) -> list[str]:
     return lines
 
 
-def _end(writer: ClassWriter) -> list[str]:
+def _hidden_states(writer: TorchWriter, given: list[str], body: list[str]) -> list[str]:
+    """The method that gives what the head reads."""
+    value = writer.head.inputs[0]
+    x = writer.variables[value]
+    *before, last = body
+    end = [f"return {last.removeprefix(f'{x} = ')}"] if last.startswith(f"{x} = ") else [last, f"return {x}"]
+    shape = drawn(writer.values[value].shape)
+    return [
+        f"    def hidden_states(self, {', '.join(given)}) -> Tensor:",
+        f'        """What {writer.head.name} reads, {shape}. The arguments are those of `forward`."""',
+        *(f"        {line}" for line in (*before, *end)),
+    ]
+
+
+def _head(writer: TorchWriter, given: list[str]) -> list[str]:
+    """The forward pass: logits of the hidden states."""
+    x = writer.variables[writer.head.inputs[0]]
+    lines = [f"{x} = self.hidden_states({', '.join(g.split(':')[0] for g in given)})"]
+    if writer.module.network.cached:
+        lines.append(f"{x} = {x}[:, -logits_to_keep:]")
+    end = _end(writer)
+    return [*lines, *writer.forward, *end]
+
+
+def _end(writer: TorchWriter) -> list[str]:
     result = writer.variables[writer.block.outputs[0]]
     name = "logits" if writer.module.network.activation else result
     last = writer.forward[-1] if writer.forward else ""
@@ -146,19 +170,20 @@ def _end(writer: ClassWriter) -> list[str]:
     ]
 
 
-def _docstring(writer: ClassWriter, masked: bool) -> list[str]:
+def _docstring(writer: TorchWriter, given: list[str]) -> list[str]:
     network = writer.module.network
+    masked = any(g.startswith("attention_mask") for g in given)
     takes = [padding(network)] if masked else []
     if network.cached:
         takes.append("past_key_values: a KVCache, or any object with its `length` and `update`. It is")
         takes.append(f"    written to, and returned behind {outcome(network)}.")
         takes.append("position_ids: int64 (B, T), where the tokens stand; by default after the past.")
-        if "logits_to_keep" in "\n".join(writer.forward):
+        if given[-1].startswith("logits_to_keep"):
             takes.append("logits_to_keep: logits of so many of the last tokens only; 0 for all.")
     return docstring(writer, takes)
 
 
-def _probabilities(writer: ClassWriter, given: list[str]) -> list[str]:
+def _probabilities(writer: TorchWriter, given: list[str]) -> list[str]:
     rest = [g for g in given if not g.startswith(("past_key_values", "position_ids", "logits_to_keep"))]
     names = ", ".join(g.split(":")[0] for g in rest)
     axis = "dim=-1" if writer.module.network.activation == "softmax" else ""

@@ -22,7 +22,7 @@ RESERVED = {
     "B", "F", "T", "Tensor", "attention_mask", "average", "cache", "causal_mask", "device", "greatest", "input_ids",
     "last", "layer", "mask", "math", "nn", "padding", "past", "past_key_values", "position_ids", "positions",
     "rope", "rotary", "rotary_linear", "rotary_llama3", "rotate", "self", "sinusoids", "sliding_mask", "torch",
-    "init_weights", "logits_to_keep", "token_positions",
+    "hidden_states", "init_weights", "logits_to_keep", "token_positions",
     "key_mask", "KVCache", "range", "super", "in_features", "Array", "S", "dataclass", "dropout_attention",
     "glorot_init", "is_matrix", "jax", "jnp", "loss_fn", "make_optimizer", "nnx", "normal_init", "np", "optax", "rngs",
     "table_init", "train_step", "add_sinusoids",

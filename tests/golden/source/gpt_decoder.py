@@ -142,6 +142,26 @@ class GptDecoder(nn.Module):
             if name.endswith(("projection.weight", "dense_2.weight")):
                 nn.init.normal_(weight, std=0.02 / math.sqrt(24))
 
+    def hidden_states(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: KVCache | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """What dense reads, (B, T, 768). The arguments are those of `forward`."""
+        T = input_ids.size(1)
+        past = 0 if past_key_values is None else past_key_values.length
+        if self.context < past + T:
+            raise ValueError(f"{past + T} tokens, and the context has {self.context}")
+        positions = token_positions(T, past, position_ids, input_ids.device)
+        mask = causal_mask(T, past, attention_mask, input_ids.device, position_ids)
+        x = self.tokens(input_ids) + self.positional_embedding(positions)
+        x = self.dropout(x)
+        for block in self.gpt_blocks:
+            x = block(x, mask, past_key_values)
+        return self.layer_norm(x)
+
     def forward(
         self,
         input_ids: Tensor,
@@ -158,18 +178,8 @@ class GptDecoder(nn.Module):
         position_ids: int64 (B, T), where the tokens stand; by default after the past.
         logits_to_keep: logits of so many of the last tokens only; 0 for all.
         """
-        T = input_ids.size(1)
-        past = 0 if past_key_values is None else past_key_values.length
-        if self.context < past + T:
-            raise ValueError(f"{past + T} tokens, and the context has {self.context}")
-        positions = token_positions(T, past, position_ids, input_ids.device)
-        mask = causal_mask(T, past, attention_mask, input_ids.device, position_ids)
-        x = self.tokens(input_ids) + self.positional_embedding(positions)
-        x = self.dropout(x)
-        for block in self.gpt_blocks:
-            x = block(x, mask, past_key_values)
+        x = self.hidden_states(input_ids, attention_mask, past_key_values, position_ids)
         x = x[:, -logits_to_keep:]
-        x = self.layer_norm(x)
         logits = self.dense(x)
         return logits if past_key_values is None else (logits, past_key_values)
 

@@ -149,6 +149,26 @@ class ShakespeareGpt(nn.Module):
             if name.endswith("c_proj.weight"):  # into the residual stream
                 nn.init.normal_(weight, std=0.02 / math.sqrt(2 * n_layer))
 
+    def hidden_states(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: KVCache | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """What lm_head reads, (B, T, d_model). The arguments are those of `forward`."""
+        T = input_ids.size(1)
+        past = 0 if past_key_values is None else past_key_values.length
+        if self.context < past + T:
+            raise ValueError(f"{past + T} tokens, and the context has {self.context}")
+        positions = token_positions(T, past, position_ids, input_ids.device)
+        mask = causal_mask(T, past, attention_mask, input_ids.device, position_ids)
+        x = self.wte(input_ids) + self.wpe(positions)
+        x = self.dropout(x)
+        for block in self.blocks:
+            x = block(x, mask, past_key_values)
+        return self.ln_f(x)
+
     def forward(
         self,
         input_ids: Tensor,
@@ -165,18 +185,8 @@ class ShakespeareGpt(nn.Module):
         position_ids: int64 (B, T), where the tokens stand; by default after the past.
         logits_to_keep: logits of so many of the last tokens only; 0 for all.
         """
-        T = input_ids.size(1)
-        past = 0 if past_key_values is None else past_key_values.length
-        if self.context < past + T:
-            raise ValueError(f"{past + T} tokens, and the context has {self.context}")
-        positions = token_positions(T, past, position_ids, input_ids.device)
-        mask = causal_mask(T, past, attention_mask, input_ids.device, position_ids)
-        x = self.wte(input_ids) + self.wpe(positions)
-        x = self.dropout(x)
-        for block in self.blocks:
-            x = block(x, mask, past_key_values)
+        x = self.hidden_states(input_ids, attention_mask, past_key_values, position_ids)
         x = x[:, -logits_to_keep:]
-        x = self.ln_f(x)
         logits = self.lm_head(x)
         return logits if past_key_values is None else (logits, past_key_values)
 

@@ -1,0 +1,113 @@
+"""The loss of the next token, without logits of all tokens in memory: head and cross-entropy, some tokens at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.nn import functional as F
+
+LOGITS = 2**25  # numbers that stand in memory at a time: 128 MiB of float32
+
+
+class TrainingLoss(nn.Module):
+    """Mean cross-entropy of the next token in nats, of a model that gives logits: what a training step calls.
+
+    It adds no weights. The head's product is part of the loss where the model says what its head reads
+    (`hidden_states`) and the head is a plain Linear, the last of its modules.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        share: float = 1.0,
+        dropout: AbstractContextManager | None = None,
+    ) -> torch.Tensor:
+        """inputs and targets int64 (B, T); `share` of the mean, scalar float32. dropout: how, if not torch's way."""
+        head = plain_head(self.model)
+        with dropout or nullcontext():
+            read = self.model(inputs) if head is None else self.model.hidden_states(inputs)
+        if head is None:
+            return F.cross_entropy(read.flatten(0, 1), targets.flatten()) * share
+        return HeadLoss.apply(read.flatten(0, 1), head.weight, head.bias, targets.flatten(), share)
+
+
+def plain_head(model: nn.Module) -> nn.Linear | None:
+    """The product that makes logits of `hidden_states`; None where there is none, or not one that is whole here."""
+    head = list(model.children())[-1] if hasattr(model, "hidden_states") else None
+    return head if type(head) is nn.Linear and not isinstance(head.weight, DTensor) else None
+
+
+class HeadLoss(torch.autograd.Function):
+    """`share` of the mean cross-entropy of the logits `hidden @ weight.T + bias`.
+
+    hidden (N, D), weight (V, D), bias (V,) or None, targets int64 (N,). Gradients are made while the logits of some
+    tokens are at hand, in the forward pass, so that no logits are kept or made twice (Hsu et al. 2024, Liger Kernel).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        share: float,
+    ) -> torch.Tensor:
+        factor = share / targets.numel()
+        total = torch.zeros((), device=hidden.device)
+        kind = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
+        matrix = weight if kind is None else weight.to(kind)
+        for_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+        for_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        for rows in row_chunks(targets.numel(), weight.size(0)):
+            x, wanted = hidden[rows].to(matrix.dtype), targets[rows, None]
+            logs = F.log_softmax(F.linear(x, matrix, None if bias is None else bias.to(matrix.dtype)).float(), -1)
+            total -= logs.gather(1, wanted).sum()
+            if for_hidden is None and for_weight is None:
+                continue
+            slopes = logs.exp_()  # of the loss by the logits: softmax less one-hot
+            slopes.scatter_add_(1, wanted, slopes.new_full((), -1.0).expand_as(wanted))
+            if for_bias is not None:
+                for_bias.add_(slopes.sum(0), alpha=factor)
+            slopes = slopes.to(matrix.dtype)
+            if for_hidden is not None:
+                for_hidden[rows] = (slopes @ matrix).mul_(factor)
+            if for_weight is not None:
+                _add_product(for_weight, slopes.T, x, factor, first=rows.start == 0)
+        ctx.gradients = [for_hidden, for_weight, for_bias]
+        return total * factor
+
+    @staticmethod
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        gradients, ctx.gradients = ctx.gradients, None  # handed over, so that autograd need not copy them
+        if slope.device.type != "cpu" or slope.item() != 1.0:  # on a GPU, a look at it would be a wait for it
+            gradients = [None if g is None else g.mul_(slope) for g in gradients]
+        return *gradients, None, None
+
+
+def _add_product(into: torch.Tensor, a: torch.Tensor, b: torch.Tensor, factor: float, *, first: bool) -> None:
+    """into += factor · (a @ b), in the precision of `into`; `first` forgets what is there."""
+    if a.dtype == into.dtype:
+        torch.addmm(into, a, b, beta=0 if first else 1, alpha=factor, out=into)
+    elif first:
+        into.copy_(a @ b).mul_(factor)
+    else:
+        into.add_(a @ b, alpha=factor)
+
+
+def row_chunks(rows: int, width: int) -> Iterator[slice]:
+    """Slices of so many rows that `width` numbers for each of them are at most LOGITS, evenly cut."""
+    chunks = -(-rows * width // LOGITS)
+    for i in range(chunks):
+        yield slice(i * rows // chunks, (i + 1) * rows // chunks)
