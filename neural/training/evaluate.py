@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from neural.training.distributed.parallel import Parallel
-from neural.training.step import Batch
+from neural.training.loss import Batch, logits_in_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,14 @@ def evaluate(parallel: Parallel, batches: Iterable[Batch], byte_lengths: np.ndar
     lengths = torch.from_numpy(byte_lengths.astype(np.int64)).to(device)
     tokens, n_bytes = 0, torch.zeros((), dtype=torch.int64, device=device)
     for (inputs, targets), counts in parallel.dealt(batches):
-        logits, expected = model(inputs).flatten(0, 1), targets.flatten()
-        if not counts:
-            continue
-        nats += F.cross_entropy(logits, expected, reduction="sum").double()
-        right += (logits.argmax(-1) == expected).sum()
-        n_bytes += lengths[expected].sum()
-        tokens += expected.numel()
+        for rows, logits in logits_in_parts(model, inputs):
+            expected = targets.flatten()[rows]
+            if counts:
+                nats += F.cross_entropy(logits, expected, reduction="sum").double()
+                right += (logits.argmax(-1) == expected).sum()
+        if counts:
+            n_bytes += lengths[targets].sum()
+            tokens += targets.numel()
     model.train(was_training)
     nats, counts = parallel.sum(nats), parallel.sum(torch.stack([right, n_bytes, torch.tensor(tokens, device=device)]))
     right, n_bytes, tokens = counts.tolist()

@@ -11,6 +11,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
+Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, int64 (B, T)
+
 LOGITS = 2**25  # numbers that stand in memory at a time: 128 MiB of float32
 
 
@@ -30,11 +32,11 @@ class TrainingLoss(nn.Module):
         inputs: torch.Tensor,
         targets: torch.Tensor,
         share: float = 1.0,
-        dropout: AbstractContextManager | None = None,
+        kernels: AbstractContextManager | None = None,
     ) -> torch.Tensor:
-        """inputs and targets int64 (B, T); `share` of the mean, scalar float32. dropout: how, if not torch's way."""
+        """inputs and targets int64 (B, T); `share` of the mean, scalar float32. kernels: functions in torch's place."""
         head = plain_head(self.model)
-        with dropout or nullcontext():
+        with kernels or nullcontext():
             read = self.model(inputs) if head is None else self.model.hidden_states(inputs)
         if head is None:
             return F.cross_entropy(read.flatten(0, 1), targets.flatten()) * share
@@ -45,6 +47,17 @@ def plain_head(model: nn.Module) -> nn.Linear | None:
     """The product that makes logits of `hidden_states`; None where there is none, or not one that is whole here."""
     head = list(model.children())[-1] if hasattr(model, "hidden_states") else None
     return head if type(head) is nn.Linear and not isinstance(head.weight, DTensor) else None
+
+
+def logits_in_parts(model: nn.Module, inputs: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Logits of some tokens at a time, (n, V), and which of the flattened inputs, int64 (B, T), they are of."""
+    head = plain_head(model)
+    if head is None:
+        yield slice(0, inputs.numel()), model(inputs).flatten(0, 1)
+        return
+    hidden = model.hidden_states(inputs).flatten(0, 1)
+    for rows in row_chunks(len(hidden), head.out_features):
+        yield rows, head(hidden[rows])
 
 
 class HeadLoss(torch.autograd.Function):
@@ -72,7 +85,8 @@ class HeadLoss(torch.autograd.Function):
         for_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         for rows in row_chunks(targets.numel(), weight.size(0)):
             x, wanted = hidden[rows].to(matrix.dtype), targets[rows, None]
-            logs = F.log_softmax(F.linear(x, matrix, None if bias is None else bias.to(matrix.dtype)).float(), -1)
+            logits = F.linear(x, matrix, None if bias is None else bias.to(matrix.dtype)).float()
+            logs = torch.log_softmax(logits, -1, out=logits if logits.device.type == "cpu" else None)
             total -= logs.gather(1, wanted).sum()
             if for_hidden is None and for_weight is None:
                 continue

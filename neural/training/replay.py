@@ -13,9 +13,11 @@ from torch import nn
 
 from neural.diagnostics.diagnostic import fail
 from neural.training.checkpoint import Checkpoint
+from neural.training.distributed.parallel import Parallel
+from neural.training.loss import Batch
 from neural.training.run import Run
 from neural.training.session import choose_device, to_device
-from neural.training.step import Batch, language_model_loss
+from neural.training.shares import alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ def replay_step(run: Run, device: str = "auto") -> Replay:
     indices = [batch["index"] for batch in said["batches"]]
     batches = [to_device(run.data.training.batch(index), where) for index in indices]
     checkpoint.state.randomness.restore(where)
-    passes = [_pass(model.train(), batch, len(batches)) for batch in batches]
+    parallel = alone(model.train(), run.program.settings.train.batch_size)
+    passes = [_pass(parallel, batch, 1 / len(batches)) for batch in batches]
     norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]).item()
     loss = torch.stack([loss for loss, _ in passes]).mean().item()
     named = list(model.named_parameters())
@@ -81,7 +84,7 @@ def _read(folder: Path) -> dict[str, Any]:
         fail("N855", f"{file} does not read: {error}", hint="the file was changed or damaged")
 
 
-def _pass(model: nn.Module, batch: Batch, count: int) -> tuple[torch.Tensor, str | None]:
+def _pass(parallel: Parallel, batch: Batch, share: float) -> tuple[torch.Tensor, str | None]:
     """Loss of a batch, its gradient added, and the first layer whose output is not finite."""
     found: list[str] = []
 
@@ -92,12 +95,11 @@ def _pass(model: nn.Module, batch: Batch, count: int) -> tuple[torch.Tensor, str
 
         return hook
 
-    hooks = [module.register_forward_hook(look(name)) for name, module in model.named_modules() if name]
-    loss = language_model_loss(model, batch)
+    hooks = [module.register_forward_hook(look(name)) for name, module in parallel.model.named_modules() if name]
+    loss = parallel.gradient(batch, share)
     for hook in hooks:
         hook.remove()
-    (loss / count).backward()
-    return loss.detach(), found[0] if found else None
+    return loss, found[0] if found else None
 
 
 def _same(value: float, said: float | str) -> bool:

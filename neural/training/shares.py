@@ -7,34 +7,37 @@ Where a thread has sequences of its own, there is one wait a batch: that of addi
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from neural.training.loss import Batch, TrainingLoss
+from neural.training.cpu_kernels import CpuKernels, cpu_kernels
+from neural.training.distributed.parallel import Parallel
+from neural.training.loss import Batch
 
 THREADS = 4  # at most; more would mostly wait for Python
 PARAMETERS = 2**25  # at most, as each thread has a gradient of its own: 128 MiB
 
 
-class Shares:
-    """The gradient of a batch by `count` threads, the same bits every time."""
+class Shares(Parallel):
+    """One process whose `count` threads have their own sequences. The same bits every time."""
 
-    def __init__(self, loss: TrainingLoss, count: int) -> None:
-        self.loss, self.count = loss, count
-        self.cores = torch.get_num_threads()
+    def __init__(self, model: nn.Module, count: int) -> None:
+        super().__init__(model)
+        self.count, self.cores = count, torch.get_num_threads()
         self.threads = ThreadPoolExecutor(count, thread_name_prefix="share")
 
-    def gradient(self, batch: Batch, share: float, dropouts: list[AbstractContextManager | None]) -> torch.Tensor:
-        """Add to `.grad` the gradient of `share` of the mean loss; that mean: scalar. A dropout for each thread."""
-        torch.set_num_threads(max(1, self.cores // self.count))
+    def gradient(self, batch: Batch, share: float) -> torch.Tensor:
+        kernels = cpu_kernels(self.model, batch, self.count)
+        parts = list(zip(*(tensor.tensor_split(self.count) for tensor in batch), kernels, strict=True))
+        self._set_cores(self.cores // self.count)
         try:
-            parts = list(zip(*(tensor.tensor_split(self.count) for tensor in batch), dropouts, strict=True))
             found = list(self.threads.map(lambda part: self._gradients(*part, share / len(batch[0])), parts))
         finally:
-            torch.set_num_threads(self.cores)
-        for parameter, *gradients in zip(self._parameters(), *(g for _, g in found), strict=True):
+            self._set_cores(self.cores)
+        parameters = self._parameters()
+        for parameter, *gradients in zip(parameters, *(gradients for _, gradients in found), strict=True):
             whole = gradients[0]
             for other in gradients[1:]:
                 whole += other
@@ -42,19 +45,25 @@ class Shares:
         return torch.stack([loss for loss, _ in found]).sum() / share
 
     def _gradients(
-        self, inputs: torch.Tensor, targets: torch.Tensor, dropout: AbstractContextManager | None, each: float
+        self, inputs: torch.Tensor, targets: torch.Tensor, kernels: CpuKernels | None, each: float
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """The part of the loss of some sequences, which count `each`, and its gradient."""
-        torch.set_num_threads(max(1, self.cores // self.count))  # OpenMP has a number for each thread
-        loss = self.loss(inputs, targets, each * len(inputs), dropout)
+        """Of some sequences, each of which counts `each`: their part of the loss, and its gradient."""
+        self._set_cores(self.cores // self.count)
+        loss = self.forward(inputs, targets, each * len(inputs), kernels)
         return loss.detach(), torch.autograd.grad(loss, self._parameters())
 
+    def _set_cores(self, cores: int) -> None:
+        """How many cores an operation takes: OpenMP has a number for each thread, MKL one for all."""
+        torch.set_num_threads(max(1, cores))
+
     def _parameters(self) -> list[nn.Parameter]:
-        return [p for p in self.loss.model.parameters() if p.requires_grad]
+        return [p for p in self.model.parameters() if p.requires_grad]
 
 
-def shares_of(model: nn.Module, batch_size: int) -> int:
-    """How many threads train a model together best; 1: torch's own way, each operation on all cores."""
-    first = next(model.parameters())
+def alone(model: nn.Module, batch_size: int) -> Parallel:
+    """How one process trains a model best on its device."""
     small = sum(p.numel() for p in model.parameters()) <= PARAMETERS
-    return min(torch.get_num_threads(), THREADS, batch_size) if first.device.type == "cpu" and small else 1
+    independent = not any(isinstance(m, _BatchNorm) for m in model.modules())
+    count = min(torch.get_num_threads(), THREADS, batch_size)
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return Shares(model, count) if on_cpu and small and independent and count > 1 else Parallel(model)

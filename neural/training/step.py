@@ -6,12 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
-from torch.nn import functional as F
 
 from neural.training.distributed.parallel import Parallel
-
-Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, int64 (B, T)
+from neural.training.loss import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +30,12 @@ class NonFiniteStep(Exception):
         self.losses = losses  # of each micro-batch
 
 
-def language_model_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy of the next token, in nats: scalar."""
-    inputs, targets = batch
-    return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
-
-
 def accumulate_gradients(parallel: Parallel, batches: Sequence[Batch]) -> torch.Tensor:
     """Add to `.grad` the gradient of the mean loss over all batches, which are of one size. Losses (len(batches),)."""
     losses = []
     for i, batch in enumerate(batches, 1):
         with parallel.talking(i == len(batches)):
-            loss = language_model_loss(parallel.forward, batch)
-            (loss / len(batches)).backward()
-        losses.append(loss.detach())
+            losses.append(parallel.gradient(batch, 1 / len(batches)))
     return torch.stack(losses)
 
 

@@ -23,7 +23,7 @@ POINTS = {
     # what is killed at its call of that number: of these small runs, 14 batches are an epoch and 2 a step
     "middle of an epoch": ("neural.training.session.optimizer_step", 11),
     "where epochs meet": ("neural.training.session.optimizer_step", 15),
-    "middle of an accumulation": ("neural.training.step.language_model_loss", 24),
+    "middle of an accumulation": ("neural.training.distributed.parallel.Parallel.talking", 24),
     "before a checkpoint": ("neural.training.saver.write", 3),
     "between its files": ("neural.training.checkpoint_writing.write_pieces", 6),
     "before its state": ("neural.training.checkpoint_writing._complete", 3),

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from neural.training.distributed.parallel import Parallel
-from neural.training.step import NonFiniteStep, accumulate_gradients, language_model_loss, optimizer_step
+from neural.training.loss import TrainingLoss
+from neural.training.step import NonFiniteStep, accumulate_gradients, optimizer_step
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_the_loss_is_the_cross_entropy_by_its_definition(model: nn.Module) -> No
     logits = model(inputs).detach().double().numpy()
     logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     expected = -np.take_along_axis(logs, targets.numpy()[..., None], axis=-1).mean()
-    assert language_model_loss(model, (inputs, targets)).item() == pytest.approx(expected, rel=1e-6)
+    assert TrainingLoss(model)(inputs, targets).item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("clip", [None, 0.05, 1e9])

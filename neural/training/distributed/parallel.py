@@ -11,7 +11,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from neural.training.cpu_kernels import cpu_kernels
 from neural.training.distributed.world import ALONE, World
+from neural.training.loss import Batch, TrainingLoss
 from neural.training.tensor_file import Piece
 
 T = TypeVar("T")
@@ -20,14 +22,14 @@ T = TypeVar("T")
 class Parallel:
     """One process with the whole model: what the others differ from.
 
-    model: holds the parameters. forward: what is called in a training step.
+    model: holds the parameters. forward: what is called in a training step, a TrainingLoss.
     """
 
     in_parts = False  # whether a process holds parts of the weights
 
     def __init__(self, model: nn.Module, world: World = ALONE) -> None:
         self.model, self.world = model, world
-        self.forward = model
+        self.forward: nn.Module = TrainingLoss(model)
 
     @property
     def data_rank(self) -> int:
@@ -46,6 +48,13 @@ class Parallel:
     @property
     def streams(self) -> int:
         return self.data_size
+
+    def gradient(self, batch: Batch, share: float) -> torch.Tensor:
+        """Add to `.grad` the gradient of `share` of the batch's mean loss; that mean: scalar."""
+        (kernels,) = cpu_kernels(self.model, batch)
+        loss = self.forward(*batch, share, kernels)
+        loss.backward()
+        return loss.detach() / share
 
     def talking(self, now: bool) -> AbstractContextManager:
         """Around a forward and backward pass: whether gradients are exchanged in it. Once a step suffices."""
@@ -71,6 +80,8 @@ class Parallel:
         return torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
 
     def clip(self, limit: float, norm: torch.Tensor) -> None:
+        if norm.device.type == "cpu" and limit >= norm + 1e-6:  # a GPU would have to be waited for, to know
+            return
         torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), limit, norm)
 
     def whole(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -105,7 +116,7 @@ class Replicated(Parallel):
 
     def __init__(self, model: nn.Module, world: World) -> None:
         super().__init__(model, world)
-        self.forward = DistributedDataParallel(model)
+        self.forward = DistributedDataParallel(self.forward)
 
     def talking(self, now: bool) -> AbstractContextManager:
         return nullcontext() if now else self.forward.no_sync()

@@ -14,6 +14,7 @@ from neural.diagnostics.diagnostic import fail
 from neural.training.distributed.parallel import Parallel, Replicated
 from neural.training.distributed.placed import DATA, SHARD, TENSOR, Placed, shard
 from neural.training.distributed.world import World
+from neural.training.shares import alone
 
 BYTES_PER_PARAMETER = 16  # float32: weight, gradient, and Adam's two moments
 ROOM = 0.6  # the share of a GPU's memory that these may take; the rest is for activations
@@ -83,7 +84,7 @@ def _by_memory(program: Program, device: torch.device, tensor: int) -> Strategy:
 def distribute(program: Program, model: nn.Module, world: World, layout: Layout) -> Parallel:
     """The model, whole and the same in every process, as each of them trains it. NeuralError N839 (TP)."""
     if world.size == 1:
-        return Parallel(model)
+        return alone(model, program.settings.train.batch_size)
     if layout == Layout(Strategy.DDP):
         return Replicated(model, world)
     axes = layout.axes(world.size)

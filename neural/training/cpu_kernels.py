@@ -1,13 +1,13 @@
-"""Dropout on CPUs: masks from raw random bits, and attention weights that never leave the cache.
+"""What a CPU does better than torch's own functions: dropout, and causal attention.
 
 PyTorch draws each element of a mask from a serial generator, and leaves its fused attention where weights are dropped:
-together more than a third of a small GPT's step. Here 16 random bits decide about an element, so a rate is met to
-1/131072 and what stays is scaled by exactly its inverse.
+together more than a third of a small GPT's step. Here 16 random bits decide about an element, so that a rate is met to
+1/131072 and what stays is scaled by exactly the inverse of its share; and attention weights never leave the cache.
 """
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,24 +15,21 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from neural.training.loss import Batch
+
 QUERIES = 64  # that attend at a time: their weights, (heads, 64, T), stay in a core's cache
 
 
-class CpuDropout(TorchFunctionMode):
+class CpuKernels(TorchFunctionMode):
     """While it is entered, F.dropout and F.scaled_dot_product_attention of float tensors on the CPU are done here.
 
     Generated source stays what it is: it calls torch's functions, and torch hands the calls over. The masks follow
-    from `seed` and the order of the calls, on every machine.
+    from `seed` and the order of the calls.
     """
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.random = np.random.Generator(np.random.SFC64(seed))
-
-    @classmethod
-    def drawn(cls) -> Self:
-        """Seeded by torch's own generator, whose state a checkpoint holds."""
-        return cls(int(torch.randint(2**63 - 1, ()).item()))
 
     def __torch_function__(self, function: Any, types: Any, given: tuple = (), named: dict[str, Any] | None = None):
         named = named or {}
@@ -61,7 +58,7 @@ def _dropout_call(
     x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> tuple[torch.Tensor, float] | None:
     """What F.dropout was given, where this module does it."""
-    ours = training and not inplace and 0 < p and type(x) is torch.Tensor and x.device.type == "cpu"
+    ours = training and not inplace and p > 0 and type(x) is torch.Tensor and x.device.type == "cpu"
     return (x, p) if ours and x.is_floating_point() else None
 
 
@@ -111,7 +108,7 @@ class CausalAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rate: float, dropout: CpuDropout
+        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rate: float, kernels: CpuKernels
     ) -> torch.Tensor:
         B, H, T, width = q.shape
         y = q.new_empty(B, T, H, width).transpose(1, 2)  # as the caller will want it: heads side by side
@@ -121,7 +118,7 @@ class CausalAttention(torch.autograd.Function):
             for first, last in _groups(T):
                 weights = _weights(q[b], k[b], first, last, hidden)
                 if rate:
-                    ctx.masks.append(dropout.mask(weights.shape, rate))
+                    ctx.masks.append(kernels.mask(weights.shape, rate))
                     weights.mul_(ctx.masks[-1])
                 y[b, :, first:last] = weights @ v[b, :, :last]
         ctx.scale = 1 / _kept(rate)
@@ -168,6 +165,22 @@ def _weights(q: torch.Tensor, k: torch.Tensor, first: int, last: int, hidden: to
     scores = q[:, first:last] @ k[:, :last].mT
     scores[:, :, first:] += hidden[: last - first, : last - first]
     return scores.softmax(-1)
+
+
+def cpu_kernels(model: nn.Module, batch: Batch, threads: int = 1) -> list[CpuKernels | None]:
+    """For each thread that takes a part of the batch; None where torch does as well or must do it.
+
+    Seeded by torch's own generator, whose state a checkpoint holds. What is computed again in the backward pass must be
+    dropped as before, which torch sees to for its own generator only.
+    """
+    inputs, _ = batch
+    ours = inputs.device.type == "cpu" and not recomputes(model) and (has_dropout(model) or inputs.size(1) > QUERIES)
+    return [CpuKernels(int(torch.randint(2**63 - 1, ()))) if ours else None for _ in range(threads)]
+
+
+def recomputes(model: nn.Module) -> bool:
+    """Whether the model's source has blocks that keep no activations."""
+    return "checkpointed" in getattr(type(model).forward, "__globals__", {})
 
 
 def has_dropout(model: nn.Module) -> bool:
