@@ -9,7 +9,7 @@ from neural.backends import torch_network
 from neural.backends.source import write_module
 from neural.backends.writer import ClassWriter
 from neural.graph.graph import Network, Node, Param, Tie
-from neural.layers.dense import Dense
+from neural.graph.head import head
 from neural.layers.layer import Effect, Layer, Site
 
 
@@ -73,18 +73,9 @@ class TorchWriter(ClassWriter):
         return f'self.{owner}["{part}"]'
 
     def _node(self, node: Node) -> None:
-        if self.root and node is self.head:
+        if self.root and node is head(self.module.network):
             self.hidden, self.forward = self.forward, []
         super()._node(node)
-
-    @property
-    def head(self) -> Node | None:
-        """Of a language model: the product that makes logits of hidden states, where it comes last."""
-        node = self.block.nodes[-1]
-        if self.module.network.vocab_size is None or not isinstance(node.layer, Dense) or node.repeat is not None:
-            return None
-        last = self.block.outputs == (node.outputs[0].name,) and node.layer.activation.value == "linear"
-        return node if last and len(self.block.nodes) > 1 else None
 
     def ties(self) -> list[str]:
         return [f"self.{t.target}.weight = self.{t.source}.weight" for t in self.block.ties if not t.transposed]

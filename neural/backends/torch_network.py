@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from neural.backends.use import docstring, example_inputs, main_block, outcome, padding, probabilities
 from neural.backends.writer import drawn
 from neural.graph.graph import Network, primitives
+from neural.graph.head import head
 from neural.graph.residuals import additions, indexed_within, residual_suffixes
 
 if TYPE_CHECKING:
@@ -129,21 +130,20 @@ def _start(writer: TorchWriter, body: str) -> list[str]:
 
 def _hidden_states(writer: TorchWriter, given: list[str], body: list[str]) -> list[str]:
     """The method that gives what the head reads."""
-    value = writer.head.inputs[0]
-    x = writer.variables[value]
+    node = head(writer.module.network)
+    x, shape = writer.variables[node.inputs[0]], drawn(writer.values[node.inputs[0]].shape)
     *before, last = body
     end = [f"return {last.removeprefix(f'{x} = ')}"] if last.startswith(f"{x} = ") else [last, f"return {x}"]
-    shape = drawn(writer.values[value].shape)
     return [
         f"    def hidden_states(self, {', '.join(given)}) -> Tensor:",
-        f'        """What {writer.head.name} reads, {shape}. The arguments are those of `forward`."""',
+        f'        """What {node.name} reads, {shape}. The arguments are those of `forward`."""',
         *(f"        {line}" for line in (*before, *end)),
     ]
 
 
 def _head(writer: TorchWriter, given: list[str]) -> list[str]:
     """The forward pass: logits of the hidden states."""
-    x = writer.variables[writer.head.inputs[0]]
+    x = writer.variables[head(writer.module.network).inputs[0]]
     lines = [f"{x} = self.hidden_states({', '.join(g.split(':')[0] for g in given)})"]
     if writer.module.network.cached:
         lines.append(f"{x} = {x}[:, -logits_to_keep:]")

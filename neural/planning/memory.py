@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 from neural.graph.graph import Block, Network, count_parameters, primitives, tied, weights
+from neural.graph.head import head
 from neural.graph.sections import CROSS_ENTROPIES
 from neural.layers.attention import Attention
 from neural.layers.dense import Dense, Projections
@@ -15,6 +16,8 @@ from neural.planning.layout import Layout
 from neural.planning.sizes import FLOAT, HALF, Setting
 
 PARTS = ("weights", "gradients", "optimizer", "copies", "activations", "logits")
+
+LOGITS = 2**25  # numbers that the trainer has in memory at a time: 128 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +142,17 @@ def copies_bytes(block: Block, layout: Layout, precision: str) -> int:
     return found
 
 
-def logits_bytes(network: Network, setting: Setting) -> int:
-    """What the loss needs beside the network's activations."""
+def logits_bytes(network: Network, setting: Setting, *, whole: bool) -> int:
+    """What the loss holds beside the network's activations.
+
+    Where the trainer makes the logits in parts, one of these; and the gradients of the hidden states and of the head's
+    weight. whole: the logits are made by the network, on devices that hold parts of its weights.
+    """
     output = FLOAT * setting.numbers(network.block.value(network.block.outputs[0]).shape)
+    last = head(network)
+    if last is not None and network.settings.loss in CROSS_ENTROPIES and not whole:
+        read = network.block.value(last.inputs[0])
+        return min(output, FLOAT * LOGITS) + setting.bytes(read) + FLOAT * network.vocab_size * width(read).value
     return output * (3 if network.settings.loss in CROSS_ENTROPIES else 2)
 
 

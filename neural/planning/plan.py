@@ -214,7 +214,7 @@ def _training(
         copies=copies_bytes(share.block, layout, precision),
         activations=kept[0],
         again=kept[1],
-        logits=logits_bytes(share, setting),
+        logits=logits_bytes(share, setting, whole=layout.sliced or layout.tensor > 1),
         passing=passing_bytes(share, setting),
         table=table_bytes(share.block, kept_gradients=accumulates),
         kept_gradients=accumulates,

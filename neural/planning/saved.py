@@ -21,7 +21,7 @@ from neural.layers.normalization import BatchNormalization, LayerNormalization, 
 from neural.layers.pooling import GlobalAveragePooling1D, GlobalMaxPooling1D, LastToken
 from neural.layers.reshaping import Dropout, Flatten, Reshape
 from neural.layers.values import Value
-from neural.planning.sizes import FLOAT, Setting
+from neural.planning.sizes import FLOAT, QUERIES, Setting
 
 
 class Saved(NamedTuple):
@@ -132,18 +132,17 @@ def _(layer: BatchNormalization, inputs, outputs, setting) -> Saved:
 
 @saved.register
 def _(layer: Dropout, inputs, outputs, setting) -> Saved:
-    """The mask: bytes on a GPU, on a CPU the factors. At rate 0 the input is handed on."""
-    if layer.rate.value == 0:
-        return Saved(view_of=0)
-    return Saved(extra=setting.bytes(inputs[0]) if setting.device == "cpu" else setting.numbers(inputs[0].shape))
+    """The mask, a byte a number. At rate 0 the input is handed on."""
+    return Saved(view_of=0) if layer.rate.value == 0 else Saved(extra=setting.numbers(inputs[0].shape))
 
 
 @saved.register
 def _(layer: Attention, inputs, outputs, setting) -> Saved:
     """Queries, keys, values and output; with rotary positions the turned queries and keys and the unturned values.
 
-    Fused kernels keep a number for each query and head and no T × T matrix (Dao et al. 2022). On a CPU there is none
+    Fused kernels keep a number for each query and head and no T × T matrix (Dao et al. 2022). On a CPU torch has none
     with dropout: that keeps three T × T matrices a head and copies of its inputs, keys and values as wide as queries.
+    Where a token sees all before it the trainer has its own, which keeps the mask, a byte a pair, and scaled queries.
     """
     q, k, _ = inputs * 3 if len(inputs) == 1 else inputs
     heads, pairs = layer.num_heads.value, setting.rows(q) * setting.axis(k.shape[1])
@@ -151,6 +150,13 @@ def _(layer: Attention, inputs, outputs, setting) -> Saved:
     if layer.qk_norm.value:
         kept |= {0, 0 if len(inputs) == 1 else 1}
         extra += setting.bytes(q, k) + FLOAT * (setting.rows(q) * heads + setting.rows(k) * layer.kv_heads.value)
+    if layer.dropout.value > 0 and setting.device == "cpu" and layer.causal.value and layer.window.value is None:
+        extra += setting.bytes(q) + heads * _seen(setting.rows(q), setting.axis(k.shape[1]))
+        if layer.grouped:
+            return Saved(tuple(sorted(kept)), extra=extra + 2 * setting.bytes(q))
+        apart = layer.turning or layer.qk_norm.value
+        kept |= {len(inputs) - 1} if apart else set(range(len(inputs))[-2:])
+        return Saved(tuple(sorted(kept)), extra=extra + (setting.bytes(k) if apart else 0))
     if layer.dropout.value > 0 and setting.device == "cpu":
         return Saved(tuple(sorted(kept)), extra=extra + 3 * FLOAT * heads * pairs + 3 * setting.bytes(q))
     if layer.turning or layer.qk_norm.value:
@@ -162,3 +168,9 @@ def _(layer: Attention, inputs, outputs, setting) -> Saved:
     if layer.qk_norm.value and setting.device == "cpu":
         return Saved(tuple(sorted(kept)), extra=extra + setting.bytes(q))  # what comes out is copied into another order
     return Saved(tuple(sorted(kept)), True, extra)
+
+
+def _seen(rows: int, length: int) -> int:
+    """Pairs of a query and a key, of sequences with `rows` queries together, as the trainer's attention groups them."""
+    groups = [(first, min(first + QUERIES, length)) for first in range(0, length, QUERIES)]
+    return rows // length * sum((last - first) * last for first, last in groups)

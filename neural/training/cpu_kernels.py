@@ -15,9 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from neural.planning.sizes import QUERIES  # their weights, (heads, QUERIES, T), stay in a core's cache
 from neural.training.loss import Batch
-
-QUERIES = 64  # that attend at a time: their weights, (heads, 64, T), stay in a core's cache
 
 
 class CpuKernels(TorchFunctionMode):
@@ -45,8 +44,9 @@ class CpuKernels(TorchFunctionMode):
         """uint8, 1 where an element stays."""
         count = shape.numel()
         bits = self.random.integers(0, 2**64, -(-count // 4), dtype=np.uint64).view(np.uint16)[:count]
-        stays = np.greater_equal(bits, np.uint16(65536 - round(_kept(rate) * 65536)))
-        return torch.from_numpy(stays.view(np.uint8)).view(shape)
+        stays = torch.empty(shape, dtype=torch.uint8)
+        np.greater_equal(bits, np.uint16(65536 - round(_kept(rate) * 65536)), out=stays.view(-1).numpy().view(np.bool_))
+        return stays
 
 
 def _kept(rate: float) -> float:
@@ -75,7 +75,9 @@ def _attention_call(
     """What F.scaled_dot_product_attention was given, where this module does it: queries, keys and values of as many
     heads, rate and scale. Without dropout torch's own is faster on short sequences."""
     plain = all(type(x) is torch.Tensor and x.dtype == torch.float32 and x.device.type == "cpu" for x in (q, k, v))
-    if not plain or not is_causal or attn_mask is not None or q.dim() != 4 or q.size(2) != k.size(2):
+    if not plain or not is_causal or attn_mask is not None or q.dim() != 4:
+        return None
+    if q.shape[2:] != k.shape[2:] or k.shape != v.shape:
         return None
     if not (0 <= dropout_p < 1) or (dropout_p == 0 and q.size(2) <= QUERIES):
         return None
@@ -113,33 +115,33 @@ class CausalAttention(torch.autograd.Function):
         B, H, T, width = q.shape
         y = q.new_empty(B, T, H, width).transpose(1, 2)  # as the caller will want it: heads side by side
         hidden = _hidden(q)
-        ctx.masks = []
+        masks = []
         for b in range(B):
             for first, last in _groups(T):
                 weights = _weights(q[b], k[b], first, last, hidden)
                 if rate:
-                    ctx.masks.append(kernels.mask(weights.shape, rate))
-                    weights.mul_(ctx.masks[-1])
+                    masks.append(kernels.mask(weights.shape, rate))
+                    weights.mul_(masks[-1])
                 y[b, :, first:last] = weights @ v[b, :, :last]
         ctx.scale = 1 / _kept(rate)
-        ctx.save_for_backward(q, k, v)
+        ctx.save_for_backward(q, k, v, *masks)
         return y.mul_(ctx.scale) if rate else y
 
     @staticmethod
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q, k, v = ctx.saved_tensors
+        q, k, v, *masks = ctx.saved_tensors
         B, H, T, width = q.shape
-        slope = slope * ctx.scale if ctx.masks else slope
+        slope = slope * ctx.scale if masks else slope
         for_q, for_k, for_v = q.new_zeros(3, B, T, H, width).transpose(2, 3)
-        hidden, masks = _hidden(q), iter(ctx.masks)
+        hidden, coming = _hidden(q), iter(masks)
         for b in range(B):
             of_k, of_v = q.new_zeros(2, H, T, width)
             for first, last in _groups(T):
                 weights = _weights(q[b], k[b], first, last, hidden)
                 of_weights = slope[b, :, first:last] @ v[b, :, :last].mT
                 dropped = weights
-                if ctx.masks:
-                    mask = next(masks)
+                if masks:
+                    mask = next(coming)
                     of_weights.mul_(mask)
                     dropped = weights * mask
                 of_v[:, :last].baddbmm_(dropped.mT, slope[b, :, first:last])

@@ -11,9 +11,9 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, int64 (B, T)
+from neural.planning.memory import LOGITS
 
-LOGITS = 2**25  # numbers that stand in memory at a time: 128 MiB of float32
+Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, int64 (B, T)
 
 
 class TrainingLoss(nn.Module):
@@ -96,7 +96,7 @@ class HeadLoss(torch.autograd.Function):
                 for_bias.add_(slopes.sum(0), alpha=factor)
             slopes = slopes.to(matrix.dtype)
             if for_hidden is not None:
-                for_hidden[rows] = (slopes @ matrix).mul_(factor)
+                _add_product(for_hidden[rows], slopes, matrix, factor, first=True)
             if for_weight is not None:
                 _add_product(for_weight, slopes.T, x, factor, first=rows.start == 0)
         ctx.gradients = [for_hidden, for_weight, for_bias]

@@ -11,6 +11,7 @@ from torch import nn
 from neural.backends.module import load_module
 from neural.compiler import Program, compile_source
 from neural.diagnostics.source import Source
+from neural.training.cpu_kernels import CpuKernels
 
 VOCABULARY, CONTEXT, BATCH = 96, 64, 3
 GPT2 = {"n_layer": 2, "d_model": 48, "n_head": 4, "context": CONTEXT, "vocab_size": VOCABULARY}
@@ -57,7 +58,7 @@ def batch_of(program: Program, batch: int = BATCH, length: int | None = None) ->
 
 
 def saved_bytes(module: nn.Module, forward: Callable[[], torch.Tensor]) -> int:
-    """Bytes of all storages that a forward pass keeps for the backward pass, weights and the output aside."""
+    """Bytes of all storages that a forward pass of the trainer keeps for the backward pass, weights and the output aside."""
     weights = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
     found: dict[int, int] = {}
     alive = []
@@ -68,7 +69,7 @@ def saved_bytes(module: nn.Module, forward: Callable[[], torch.Tensor]) -> int:
         found[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), CpuKernels(1):
         output = forward()
     aside = weights | {output.untyped_storage().data_ptr()}
     return sum(n for address, n in found.items() if address not in aside)

@@ -1,0 +1,138 @@
+"""Dropout and attention as the trainer does them on a CPU, beside torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from neural.training.cpu_kernels import CpuKernels, cpu_kernels
+
+SHAPES = {  # batch, length, heads, heads of keys and values, width of a head
+    "one group": (2, 64, 2, 2, 8),
+    "a group that is not full": (2, 100, 3, 3, 16),
+    "shorter than a group": (3, 5, 2, 2, 4),
+    "shared keys": (2, 130, 4, 2, 8),
+}
+
+
+def heads(batch: int, length: int, of_q: int, of_k: int, width: int) -> list[torch.Tensor]:
+    draw = torch.Generator().manual_seed(length)
+    sizes = [(batch, length, n, width) for n in (of_q, of_k, of_k)]
+    return [torch.randn(s, generator=draw).transpose(1, 2).requires_grad_() for s in sizes]
+
+
+def attend(qkv: list[torch.Tensor], rate: float = 0.0, seed: int | None = None) -> list[torch.Tensor]:
+    """The output and the gradients of q, k and v; with a seed, by our kernels."""
+    grouped = qkv[0].size(1) != qkv[1].size(1)
+
+    def call() -> torch.Tensor:
+        return F.scaled_dot_product_attention(*qkv, is_causal=True, dropout_p=rate, scale=0.3, enable_gqa=grouped)
+
+    if seed is None:
+        y = call()
+    else:
+        with CpuKernels(seed):
+            y = call()
+    slope = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    return [y, *torch.autograd.grad(y, qkv, slope)]
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_attention_is_torchs(shape: tuple[int, ...]) -> None:
+    for ours, theirs in zip(attend(heads(*shape), seed=1), attend(heads(*shape)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_dropped_attention_is_its_definition(shape: tuple[int, ...]) -> None:
+    """With values that are the unit vectors, the output is the weights: what was dropped can be read from it."""
+    batch, length, of_q, of_k, _ = shape
+    q, k, _ = heads(batch, length, of_q, of_k, length)
+    unit = torch.eye(length).expand(batch, of_k, length, length).clone().requires_grad_()
+    repeated = k.repeat_interleave(of_q // of_k, dim=1)
+    scores = (q @ repeated.mT * 0.3).masked_fill(torch.ones(length, length).triu(1) > 0, -torch.inf)
+    weights, found = scores.softmax(-1), attend([q, k, unit], 0.25, seed=7)
+    stays = found[0].detach() != 0
+    expected = weights * stays / 0.75
+    torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-6)
+    slope = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    for ours, theirs in zip(found[1:3], torch.autograd.grad(expected, [q, k], slope), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.9])
+def test_dropout_keeps_its_rate_and_the_mean(rate: float) -> None:
+    x = torch.ones(1000, 1000)
+    with CpuKernels(3):
+        y = F.dropout(x, rate)
+    dropped = y == 0
+    deviation = (rate * (1 - rate) / x.numel()) ** 0.5
+    assert dropped.double().mean().item() == pytest.approx(rate, abs=5 * deviation)
+    assert y.double().mean().item() == pytest.approx(1.0, abs=5 * deviation / (1 - rate))
+    assert y[~dropped].unique().tolist() == pytest.approx([1 / (1 - rate)], rel=2e-4)
+
+
+def test_elements_and_calls_are_dropped_independently() -> None:
+    """The share that two neighbours, or the same element of two calls, are both dropped is the square of the rate."""
+    x, rate = torch.ones(1000, 1000), 0.2
+    with CpuKernels(5):
+        first, second = ((F.dropout(x, rate) == 0).double() for _ in range(2))
+    deviation = (rate**2 * (1 - rate**2) / x.numel()) ** 0.5
+    pairs = {
+        "calls": first * second,
+        "columns": first[:, 1:] * first[:, :-1],
+        "rows": first[1:] * first[:-1],
+        "words": first[:, 4:] * first[:, :-4],
+    }
+    for name, both in pairs.items():
+        assert both.mean().item() == pytest.approx(rate**2, abs=5 * deviation), name
+    assert first.mean(0).std().item() == pytest.approx((rate * (1 - rate) / 1000) ** 0.5, rel=0.1)
+
+
+def test_the_gradient_is_dropped_as_the_value_was() -> None:
+    x = torch.ones(50, 50, requires_grad=True)
+    with CpuKernels(1):
+        y = nn.Dropout(0.3)(x)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+
+
+def test_nothing_and_everything_can_be_dropped() -> None:
+    x = torch.ones(10, 10)
+    with CpuKernels(1):
+        assert torch.equal(F.dropout(x, 0.0), x) and torch.equal(F.dropout(x, 0.4, training=False), x)
+        assert F.dropout(x, 1.0).count_nonzero() == 0
+
+
+def test_the_same_seed_drops_the_same() -> None:
+    qkv = heads(2, 70, 2, 2, 4)
+    for one, same, other in zip(attend(qkv, 0.3, 5), attend(qkv, 0.3, 5), attend(qkv, 0.3, 6), strict=True):
+        assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_what_is_not_ours_is_torchs() -> None:
+    q, k, v = (x.detach() for x in heads(1, 70, 2, 2, 4))
+    mask = torch.ones(70, 70, dtype=torch.bool).tril()
+    for given in ({"attn_mask": mask}, {}, {"is_causal": True, "dropout_p": 0.0}):
+        with CpuKernels(1):
+            found = F.scaled_dot_product_attention(q[:, :, :60], k[:, :, :60], v[:, :, :60], **_cut(given))
+        assert torch.equal(
+            found, F.scaled_dot_product_attention(q[:, :, :60], k[:, :, :60], v[:, :, :60], **_cut(given))
+        )
+
+
+def _cut(given: dict) -> dict:
+    return {name: value[:60, :60] if name == "attn_mask" else value for name, value in given.items()}
+
+
+def test_torch_draws_where_it_draws_again(make_run) -> None:
+    """Blocks that are computed twice must be dropped twice in the same way."""
+    batch = (torch.zeros(2, 8, dtype=torch.int64),) * 2
+    plain, again = (make_run(name, dropout=0.1) for name in ("plain", "again"))
+    assert isinstance(cpu_kernels(plain.new_model(), batch)[0], CpuKernels)
+    assert cpu_kernels(make_run("none", dropout=0.0).new_model(), batch) == [None]
+    model = again.new_model()
+    type(model).forward.__globals__["checkpointed"] = None
+    assert cpu_kernels(model, batch, 2) == [None, None]

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from neural.training import loss
+from neural.training.loss import HeadLoss, TrainingLoss, logits_in_parts, plain_head, row_chunks
+
+
+def case(vocabulary: int, tokens: int = 40, width: int = 12, *, bias: bool = True) -> tuple[torch.Tensor, ...]:
+    draw = torch.Generator().manual_seed(vocabulary)
+    hidden, weight, offsets = (
+        torch.randn(s, generator=draw) for s in ((tokens, width), (vocabulary, width), (vocabulary,))
+    )
+    targets = torch.randint(vocabulary, (tokens,), generator=draw)
+    return hidden, weight, offsets if bias else None, targets
+
+
+@pytest.mark.parametrize("vocabulary", [2, 7, 64, 65, 500])
+@pytest.mark.parametrize("limit", [1, 1000, 2**25])
+@pytest.mark.parametrize("bias", [True, False])
+def test_loss_and_gradients_are_those_of_whole_logits(
+    vocabulary: int, limit: int, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss, "LOGITS", limit)
+    *given, targets = case(vocabulary, bias=bias)
+    expected_of = [x.double().requires_grad_() if x is not None else None for x in given]
+    expected = 0.25 * F.cross_entropy(F.linear(*expected_of), targets)
+    (3 * expected).backward()
+    found_of = [x.clone().requires_grad_() if x is not None else None for x in given]
+    found = HeadLoss.apply(*found_of, targets, 0.25)
+    (3 * found).backward()
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-7)
+    for one, other in zip(found_of, expected_of, strict=True):
+        if one is not None:
+            torch.testing.assert_close(one.grad.double(), other.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_a_frozen_head_has_no_gradient() -> None:
+    hidden, weight, _, targets = case(9, bias=False)
+    HeadLoss.apply(hidden.requires_grad_(), weight, None, targets, 1.0).backward()
+    assert hidden.grad is not None and weight.grad is None
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (7, 10), (100, 3), (5, 10**9), (4096, 50257)])
+def test_chunks_are_all_rows_once_and_small(rows: int, width: int) -> None:
+    slices = list(row_chunks(rows, width))
+    assert [i for s in slices for i in range(rows)[s]] == list(range(rows))
+    assert all((s.stop - s.start) * width <= max(loss.LOGITS, width) for s in slices)
+
+
+@pytest.fixture
+def model(make_run) -> nn.Module:
+    torch.manual_seed(1)
+    return make_run(dropout=0.0).new_model()
+
+
+def test_a_model_is_trained_to_the_same_whatever_its_head(model: nn.Module) -> None:
+    """A head that is not a plain product, here wrapped, is called as it is."""
+    ids = torch.randint(20, (3, 9), generator=torch.Generator().manual_seed(2))
+    other = copy.deepcopy(model)
+    name, head = list(other.named_children())[-1]
+    setattr(other, name, nn.Sequential(head))
+    assert plain_head(model) is not None and plain_head(other) is None
+    losses = [TrainingLoss(m)(ids[:, :-1], ids[:, 1:]) for m in (model, other)]
+    for found in losses:
+        found.backward()
+    torch.testing.assert_close(*losses)
+    for one, same in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, same.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_logits_come_in_parts(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = torch.randint(20, (3, 8))
+    monkeypatch.setattr(loss, "LOGITS", 5 * model(ids).size(-1))
+    parts = list(logits_in_parts(model, ids))
+    assert len(parts) == 5 and all(len(logits) == rows.stop - rows.start for rows, logits in parts)
+    torch.testing.assert_close(torch.cat([logits for _, logits in parts]), model(ids).flatten(0, 1))
