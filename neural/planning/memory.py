@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from neural.graph.graph import Block, Network, count_parameters, primitives, tied, weights
+from neural.graph.graph import Block, Network, Node, count_parameters, primitives, tied, weights
 from neural.graph.head import head
 from neural.graph.sections import CROSS_ENTROPIES
 from neural.layers.attention import Attention
@@ -142,30 +142,40 @@ def copies_bytes(block: Block, layout: Layout, precision: str) -> int:
     return found
 
 
-def logits_bytes(network: Network, setting: Setting, *, whole: bool) -> int:
+def logits_bytes(network: Network, setting: Setting, precision: str, *, whole: bool) -> int:
     """What the loss holds beside the network's activations.
 
     Where the trainer makes the logits in parts, one of these; and the gradients of the hidden states and of the head's
     weight. whole: the logits are made by the network, on devices that hold parts of its weights.
     """
     output = FLOAT * setting.numbers(network.block.value(network.block.outputs[0]).shape)
-    last = head(network)
-    if last is not None and network.settings.loss in CROSS_ENTROPIES and not whole:
-        read = network.block.value(last.inputs[0])
-        return min(output, FLOAT * LOGITS) + setting.bytes(read) + FLOAT * network.vocab_size * width(read).value
-    return output * (3 if network.settings.loss in CROSS_ENTROPIES else 2)
+    last = _head_in_loss(network, whole=whole)
+    if last is None:
+        return output * (3 if network.settings.loss in CROSS_ENTROPIES else 2)
+    part, matrix = min(output // FLOAT, LOGITS), network.vocab_size * width(network.block.value(last.inputs[0])).value
+    halves = 0 if precision == "float32" else HALF * (part + matrix)
+    return FLOAT * (part + matrix) + halves + setting.bytes(network.block.value(last.inputs[0]))
 
 
-def passing_bytes(network: Network, setting: Setting) -> int:
+def _head_in_loss(network: Network, *, whole: bool) -> Node | None:
+    return head(network) if network.settings.loss in CROSS_ENTROPIES and not whole else None
+
+
+def passing_bytes(network: Network, setting: Setting, *, whole: bool) -> int:
     """The most that the backward pass of one layer holds: the gradients of what it gave or got (what was kept of these
-    goes as they come), of its weight, and of the residual that goes by.
+    goes as they come), of its weight, and of the residual that goes by. Where the loss has made that
+    of the head's weight, what the head reads is gone.
     """
-    most, residual = 0, 0
+    most, residual, made = 0, 0, 0
+    last = _head_in_loss(network, whole=whole)
     for _, node, inputs, _ in primitives(network.block, once=True):
         own = max((FLOAT * prod(w.shape) for w in node.layer.weights(*inputs)), default=0)
+        if node is last:
+            made = own - setting.bytes(*inputs)
+            continue
         most = max(most, setting.bytes(*inputs) + own, setting.bytes(*node.outputs) + own)
         residual = max(residual, *(setting.bytes(v) for v in inputs)) if isinstance(node.layer, Attention) else residual
-    return most + residual
+    return most + residual + made
 
 
 def table_bytes(block: Block, *, kept_gradients: bool) -> int:

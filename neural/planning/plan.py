@@ -207,6 +207,7 @@ def _training(
 ) -> TrainingMemory:
     """Of a device with its share of the network; `kept`: bytes of activations, and of those that are made again."""
     trained = FLOAT * layout.slice_of(count_parameters(share.block))
+    whole = layout.sliced or layout.tensor > 1  # the head's weight is nowhere whole: the network makes the logits
     return TrainingMemory(
         weights=trained + buffer_bytes(share.block),
         gradients=trained,
@@ -214,8 +215,8 @@ def _training(
         copies=copies_bytes(share.block, layout, precision),
         activations=kept[0],
         again=kept[1],
-        logits=logits_bytes(share, setting, whole=layout.sliced or layout.tensor > 1),
-        passing=passing_bytes(share, setting),
+        logits=logits_bytes(share, setting, precision, whole=whole),
+        passing=passing_bytes(share, setting, whole=whole),
         table=table_bytes(share.block, kept_gradients=accumulates),
         kept_gradients=accumulates,
     )

@@ -73,13 +73,13 @@ def _attention_call(
     enable_gqa: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float, float] | None:
     """What F.scaled_dot_product_attention was given, where this module does it: queries, keys and values of as many
-    heads, rate and scale. Without dropout torch's own is faster on short sequences."""
+    heads, rate and scale."""
     plain = all(type(x) is torch.Tensor and x.dtype == torch.float32 and x.device.type == "cpu" for x in (q, k, v))
     if not plain or not is_causal or attn_mask is not None or q.dim() != 4:
         return None
     if q.shape[2:] != k.shape[2:] or k.shape != v.shape:
         return None
-    if not (0 <= dropout_p < 1) or (dropout_p == 0 and q.size(2) <= QUERIES):
+    if not 0 < dropout_p < 1:
         return None
     if enable_gqa:
         k, v = (x.repeat_interleave(q.size(1) // x.size(1), dim=1) for x in (k, v))
@@ -176,7 +176,7 @@ def cpu_kernels(model: nn.Module, batch: Batch, threads: int = 1) -> list[CpuKer
     dropped as before, which torch sees to for its own generator only.
     """
     inputs, _ = batch
-    ours = inputs.device.type == "cpu" and not recomputes(model) and (has_dropout(model) or inputs.size(1) > QUERIES)
+    ours = inputs.device.type == "cpu" and not recomputes(model) and has_dropout(model)
     return [CpuKernels(int(torch.randint(2**63 - 1, ()))) if ours else None for _ in range(threads)]
 
 

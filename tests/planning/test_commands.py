@@ -48,8 +48,8 @@ memory for training, batch 12 × 64 tokens, float32, on a GPU
   gradients    3.07 MiB
   optimizer    6.13 MiB  AdamW
   activations  24.9 MiB  kept for the backward pass
-  logits        585 KiB  the loss and its gradient
-  total        36.2 MiB  at the peak, the backward pass
+  logits        612 KiB  the loss and its gradient
+  total        35.8 MiB  at the peak, the backward pass
 
 memory for generating, batch 12 × 64 tokens, float32
   weights      3.07 MiB
