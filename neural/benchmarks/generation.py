@@ -108,7 +108,7 @@ def compare(
     if longest > found.program.context:
         title = f"a prompt and its text are {longest} tokens, and the model's context is {found.program.context}"
         fail("N973", title, hint="give shorter --prompts, or less --new")
-    read, vocab_size, threads = bytes_read(found.model), found.tokenizer.vocab_size, threads or os.cpu_count() or 1
+    read, vocab_size, threads = bytes_read(found.program), found.tokenizer.vocab_size, threads or os.cpu_count() or 1
     del found
     measured, peaks = {}, {}
     with tempfile.TemporaryDirectory() as made:

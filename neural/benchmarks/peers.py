@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import urllib.request
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from torch import nn
+from neural.compiler import Program
+from neural.graph.graph import primitives, tied, weights
+from neural.graph.passes import optimize
+from neural.layers.dense import Dense, Projections
 
 Prompts = list[list[int]]
 Opener = Callable[[Path, int], Any]  # folder, threads
@@ -82,6 +86,9 @@ class CTranslate2:
         if not made.exists():
             kind = None if width == "float32" else width
             ctranslate2.converters.TransformersConverter(str(folder / "hf")).convert(str(made), quantization=kind)
+            named = json.loads((made / "config.json").read_text())
+            lacking = [name for name, value in named.items() if name.endswith("_token") and value is None]
+            (made / "config.json").write_text(json.dumps(named | dict.fromkeys(lacking, "<|endoftext|>")))
         self._generator = ctranslate2.Generator(str(made), compute_type=width, intra_threads=threads, inter_threads=1)
         vocabulary = json.loads((folder / "hf" / "tokenizer.json").read_text())["model"]["vocab"]
         self._names = sorted(vocabulary, key=vocabulary.__getitem__)
@@ -192,8 +199,11 @@ def installed(name: str) -> bool:
     return package is None or find_spec(package) is not None
 
 
-def bytes_read(model: nn.Module) -> dict[str, int]:
-    """Weights that a token takes, by width: every matrix once, but of tables of positions and tokens only rows."""
-    tied = {p.data_ptr() for m in model.modules() if isinstance(m, nn.Linear) for p in (m.weight,)}
-    numbers = sum(p.numel() for p in model.parameters() if p.ndim == 2 and p.data_ptr() in tied)
+def bytes_read(program: Program) -> dict[str, int]:
+    """Weights that a token takes, by width: the matrices of all products, and a row of each table."""
+    network = optimize(program.graph)
+    products = {p.path for p in primitives(network.block) if isinstance(p.node.layer, Dense | Projections)}
+    owned, shared = weights(network.block), tied(network.block)
+    names = {shared.get(f"{path}.weight", f"{path}.weight") for path in products}
+    numbers = sum(math.prod(owned[name].shape) for name in names)
     return {width: int(numbers * size) for width, size in WIDTHS.items()}
