@@ -62,4 +62,6 @@ def _narrow(operations: list[Operation], logits: Result) -> list[Operation]:
             if view is not None and view.result in selected:
                 setattr(operation, name, view._replace(result=selected[view.result]))
     picks = [Operation(Kind.SELECT, new, a=View(old, 0, old.width)) for old, new in selected.items()]
-    return [*before, Operation(Kind.NARROW), *picks, *after]
+    for operation in (*picks, *after):
+        operation.narrow = True
+    return [*before, *picks, *after]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from neural.generation.native.building import library
 from neural.generation.native.fusing import fuse
-from neural.generation.native.recording import Operation, Recording, Result, View, Weights, record
+from neural.generation.native.recording import Kind, Operation, Recording, Result, View, Weights, record
 from neural.graph.graph import Network
 from neural.quantization.matrix import QuantizedMatrix
 
@@ -80,7 +81,8 @@ class Program:
             if buffer not in numbers:
                 numbers[buffer] = self._library.engine_buffer(self._engine, result.width)
         for operation in recording.operations:
-            self._write_operation(operation, {r: numbers[b] for r, b in buffers.items()}, weights)
+            for step in _steps(operation, weights):
+                self._write_operation(step, {r: numbers[b] for r, b in buffers.items()}, weights)
         self._library.engine_logits(self._engine, numbers[buffers[logits]])
 
     def _write_operation(self, o: Operation, buffers: dict[Result, int], weights: Weights) -> None:
@@ -90,7 +92,7 @@ class Program:
             fields += [-1, 0, 0] if view is None else [buffers[view.result], view.offset, view.width]
         fields += [
             -1 if o.matrix is None else self._matrix(o.matrix, weights), self._vector(o.vector),
-            self._vector(o.second), o.number, o.function,
+            self._vector(o.second), o.number, o.function, int(o.narrow),
         ]  # fmt: skip
         self._library.engine_operation(self._engine, _at(np.array(fields, np.int64)), o.value)
 
@@ -127,6 +129,18 @@ class Program:
         if key not in self._vectors:
             self._vectors[key] = self._library.engine_vector(self._engine, values.size, _at(values))
         return self._vectors[key]
+
+
+def _steps(operation: Operation, weights: Weights) -> list[Operation]:
+    """What must be whole before an operation begins, and the operation."""
+    if operation.kind is Kind.ATTEND:
+        return [replace(operation, kind=Kind.KEEP, out=None), operation]
+    if operation.kind is Kind.LINEAR and isinstance(weights[operation.matrix[0]], QuantizedMatrix):
+        if operation.matrix[1]:  # turned, it is held in float32
+            return [operation]
+        rounded = Operation(Kind.QUANTIZE, a=operation.a, matrix=operation.matrix, narrow=operation.narrow)
+        return [rounded, operation]
+    return [operation]
 
 
 def _at(array: np.ndarray) -> ctypes.c_void_p:

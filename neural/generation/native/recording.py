@@ -28,9 +28,8 @@ Weights = Mapping[str, np.ndarray | QuantizedMatrix]
 class Kind(IntEnum):
     """As in source/engine.cpp."""
 
-    EMBED, POSITION, LINEAR, LAYER_NORM, RMS_NORM, ROTATE, ATTEND, ADD, MULTIPLY, SCALE, UNARY, SELECT, NARROW = range(
-        13
-    )
+    EMBED, POSITION, LINEAR, LAYER_NORM, RMS_NORM, ROTATE, ATTEND = range(7)
+    ADD, MULTIPLY, SCALE, UNARY, SELECT, QUANTIZE, KEEP = range(7, 14)
 
 
 FUNCTIONS = ("Identity", "Relu", "Gelu", "GeluTanh", "Silu", "Tanh", "Sigmoid", "LeakyRelu", "Elu", "Softplus", "Mish",
@@ -93,6 +92,7 @@ class Operation:
     second: np.ndarray | None = None
     number: int = 0
     function: int = 0
+    narrow: bool = False  # on the rows alone whose logits are wanted
     value: float = 0.0
 
     @property

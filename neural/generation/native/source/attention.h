@@ -34,6 +34,30 @@ struct Tokens {
     float *page(const Segment &s, int64_t position) const { return pool + s.pages[position / PAGE] * page_size; }
 };
 
+// How a text's rows and heads are cut into tiles: some tokens, and the heads that share keys, as many as a tile takes
+struct Tiles {
+    int64_t shared, parts, heads, tokens, count, tasks;
+
+    Tiles(const AttentionLayer &layer, const Segment &s)
+        : shared(layer.heads / layer.kv_heads), parts((shared + TILE - 1) / TILE), heads((shared + parts - 1) / parts),
+          tokens(std::max<int64_t>(1, TILE / heads)), count((s.count + tokens - 1) / tokens),
+          tasks(count * layer.kv_heads * parts) {}
+
+    // The pairs of a row and a head in a tile, and how many; the tiles that look at most keys come first
+    int pairs(const AttentionLayer &layer, const Segment &s, int64_t task, int64_t *rows, int64_t *head_numbers,
+              int64_t &kv_head) const {
+        int64_t part = task % parts, tile = count - 1 - task / parts / layer.kv_heads;
+        kv_head = task / parts % layer.kv_heads;
+        int found = 0;
+        for (int64_t token = tile * tokens; token < std::min(s.count, (tile + 1) * tokens); token++)
+            for (int64_t i = part * heads; i < std::min(shared, (part + 1) * heads); i++, found++) {
+                rows[found] = s.first + token;
+                head_numbers[found] = kv_head * shared + i;
+            }
+        return found;
+    }
+};
+
 static void keep_keys(const AttentionLayer &layer, const Tokens &tokens, const Segment &segment, int64_t row,
                       const float *k, const float *v) {
     int64_t position = tokens.positions[row], slot = position % PAGE;

@@ -5,7 +5,9 @@
 #include "attention.h"
 #include "threads.h"
 
-enum Kind { EMBED, POSITION, LINEAR, LAYER_NORM, RMS_NORM, ROTATE, ATTEND, ADD, MULTIPLY, SCALE, UNARY, SELECT, NARROW };
+enum Kind {
+    EMBED, POSITION, LINEAR, LAYER_NORM, RMS_NORM, ROTATE, ATTEND, ADD, MULTIPLY, SCALE, UNARY, SELECT, QUANTIZE, KEEP
+};
 
 enum Function { IDENTITY, RELU, GELU, GELU_TANH, SILU, TANH, SIGMOID, LEAKY_RELU, ELU, SOFTPLUS, MISH, RELU_SQUARED };
 
@@ -19,6 +21,7 @@ struct Operation {
     View out, a, b, c;
     int64_t matrix, vector, second;  // which weights; -1 for none
     int64_t number, function;        // heads, the attention's layer; of a product what follows it
+    int64_t narrow;                  // whether on the selected rows alone
     float value;                     // epsilon, factor
 };
 
@@ -57,7 +60,11 @@ static void apply(int64_t function, float *out, const float *x, int64_t n, float
 
 class Engine {
 public:
-    Engine(int threads, int64_t context) : threads_(threads), scratch_(threads) {
+    Engine(int threads, int64_t context)
+        : scratch_(threads),
+          threads_(
+              threads, [this](size_t i) { return tasks(operations[i]); },
+              [this](size_t i, int64_t task, int thread) { perform(operations[i], task, thread); }) {
         room_step_ = (context + PAGE - 1) / PAGE * PAGE;
         for (auto &s : scratch_) s.room.resize(TILE * (room_step_ + 64));
     }
@@ -86,6 +93,7 @@ public:
     void run(int64_t count, const int64_t *ids, const int64_t *positions, const int64_t *const *tables,
              const int64_t *selected, int64_t selected_count, float *logits) {
         ids_ = ids, selected_ = selected, tokens_.positions = positions;
+        rows_ = count, selected_rows_ = selected_count;
         tokens_.segments.clear();
         for (int64_t i = 0; i < count; i++)
             if (i && tables[i] == tables[i - 1])
@@ -97,24 +105,13 @@ public:
             buffer.data = buffer.own.data();
         }
         buffers[logits_buffer].data = logits;
-        if (next_.size() < operations.size()) next_ = std::vector<std::atomic<int64_t>>(operations.size());
-        for (auto &next : next_) next.store(0, std::memory_order_relaxed);
-        threads_.run([&](int thread) {
-            int64_t rows = count;
-            for (size_t i = 0; i < operations.size(); i++) {
-                if (operations[i].kind == NARROW) {
-                    rows = selected_count;
-                    continue;
-                }
-                perform(operations[i], next_[i], thread, rows);
-                threads_.barrier();
-            }
-        });
+        for (const auto &o : operations)
+            if (o.kind == QUANTIZE) integers_.reserve(count, *matrices[o.matrix]);
+        threads_.run(operations.size());
     }
 
 private:
     struct Scratch {
-        Integers integers;
         std::vector<float> sums, room;
     };
 
@@ -123,32 +120,37 @@ private:
     }
     int64_t step(const View &v) const { return buffers[v.buffer].width; }
 
-    template <typename F>
-    void own_rows(int thread, int64_t rows, F f) {
-        int64_t share = (rows + threads_.count() - 1) / threads_.count();
-        for (int64_t row = thread * share; row < std::min(rows, (thread + 1) * share); row++) f(row);
-    }
+    int64_t rows(const Operation &o) const { return o.narrow ? selected_rows_ : rows_; }
 
-    void perform(const Operation &o, std::atomic<int64_t> &next, int thread, int64_t rows) {
-        switch (o.kind) {
-            case LINEAR: return product(o, next, thread, rows);
-            case ATTEND: return attend(o, next, thread, rows);
-            case SELECT:
-                return own_rows(thread, rows, [&](int64_t row) { select(o, row); });
-            default: return own_rows(thread, rows, [&](int64_t row) { on_row(o, row); });
+    // How the rows of an operation are shared: about two tasks a thread
+    int64_t share(int64_t rows) const { return (rows + 2 * threads_.count() - 1) / (2 * threads_.count()); }
+
+    int64_t tasks(const Operation &o) const {
+        if (o.kind == LINEAR) return matrices[o.matrix]->panels();
+        if (o.kind == ATTEND) {
+            int64_t total = 0;
+            for (const Segment &s : tokens_.segments) total += Tiles(layers_[o.number], s).tasks;
+            return total;
         }
+        return (rows(o) + share(rows(o)) - 1) / share(rows(o));
     }
 
-    void select(const Operation &o, int64_t row) {
-        std::memcpy(at(o.out, row), at(o.a, selected_[row]), o.out.width * sizeof(float));
+    void perform(const Operation &o, int64_t task, int thread) {
+        if (o.kind == LINEAR) return product(o, task, scratch_[thread]);
+        if (o.kind == ATTEND) return attend(o, task, scratch_[thread]);
+        int64_t each = share(rows(o));
+        for (int64_t row = task * each; row < std::min(rows(o), (task + 1) * each); row++) on_row(o, row);
     }
 
     void on_row(const Operation &o, int64_t row) {
-        float *out = at(o.out, row);
+        float *out = o.out.buffer < 0 ? nullptr : at(o.out, row);
         const float *a = o.a.buffer < 0 ? nullptr : at(o.a, row), *b = o.b.buffer < 0 ? nullptr : at(o.b, row);
         int64_t width = o.out.width;
         switch (o.kind) {
             case EMBED: return matrices[o.matrix]->row(ids_[row], out);
+            case SELECT: return void(std::memcpy(out, at(o.a, selected_[row]), width * sizeof(float)));
+            case QUANTIZE: return integers_.quantize(row, a, *matrices[o.matrix]);
+            case KEEP: return keep(o, row);
             case POSITION: {
                 const float *table = vectors[o.vector].data() + tokens_.positions[row] * width;
                 for (int64_t i = 0; i < width; i++) out[i] = a[i] + table[i];
@@ -214,27 +216,12 @@ private:
             }
     }
 
-    void product(const Operation &o, std::atomic<int64_t> &next, int thread, int64_t rows) {
+    void product(const Operation &o, int64_t panel, Scratch &own) {
         const Matrix &w = *matrices[o.matrix];
-        Scratch &own = scratch_[thread];
-        if (int64_t(own.sums.size()) < rows * PANEL) own.sums.resize(rows * PANEL);
-        Integers *integers = &own.integers;
-        if (w.bits != 32 && rows <= 2) {  // sooner done by each than shared
-            integers->resize(rows, w);
-            for (int64_t row = 0; row < rows; row++) integers->quantize(row, at(o.a, row), w);
-        } else if (w.bits != 32) {
-            if (thread == 0) shared_.resize(rows, w);
-            threads_.barrier();
-            integers = &shared_;
-            own_rows(thread, rows, [&](int64_t row) { integers->quantize(row, at(o.a, row), w); });
-            threads_.barrier();
-        }
-        int64_t p;
-        while ((p = next.fetch_add(1, std::memory_order_relaxed)) < w.panels()) {
-            panel_product(w, p, rows, at(o.a, 0), step(o.a), *integers, own.sums.data());
-            int64_t first = p * PANEL, width = std::min<int64_t>(PANEL, w.n - first);
-            for (int64_t row = 0; row < rows; row++) finish(o, own.sums.data() + row * PANEL, row, first, width);
-        }
+        int64_t count = rows(o), first = panel * PANEL, width = std::min<int64_t>(PANEL, w.n - first);
+        if (int64_t(own.sums.size()) < count * PANEL) own.sums.resize(count * PANEL);
+        panel_product(w, panel, count, at(o.a, 0), step(o.a), integers_, own.sums.data());
+        for (int64_t row = 0; row < count; row++) finish(o, own.sums.data() + row * PANEL, row, first, width);
     }
 
     // Bias, function and residual, while the sums are at hand
@@ -253,51 +240,36 @@ private:
         }
     }
 
-    void attend(const Operation &o, std::atomic<int64_t> &next, int thread, int64_t rows) {
+    const Segment &segment_of(int64_t row) const {
+        return *(std::upper_bound(tokens_.segments.begin(), tokens_.segments.end(), row,
+                                  [](int64_t row, const Segment &s) { return row < s.first; }) - 1);
+    }
+
+    void keep(const Operation &o, int64_t row) const {
+        keep_keys(layers_[o.number], tokens_, segment_of(row), row, at(o.b, row), at(o.c, row));
+    }
+
+    void attend(const Operation &o, int64_t task, Scratch &own) const {
         const AttentionLayer &layer = layers_[o.number];
-        int64_t segment = 0;
-        own_rows(thread, rows, [&](int64_t row) {
-            while (row >= tokens_.segments[segment].first + tokens_.segments[segment].count) segment++;
-            keep_keys(layer, tokens_, tokens_.segments[segment], row, at(o.b, row), at(o.c, row));
-        });
-        threads_.barrier();
-        // A task: some tokens of a text, and the heads that share keys, as many as a tile takes
-        int64_t shared = layer.heads / layer.kv_heads, parts = (shared + TILE - 1) / TILE;
-        int64_t each_part = (shared + parts - 1) / parts, tokens = std::max<int64_t>(1, TILE / each_part);
-        int64_t before = 0, task = next.fetch_add(1, std::memory_order_relaxed);
         for (const Segment &s : tokens_.segments) {
-            int64_t tiles = (s.count + tokens - 1) / tokens, tasks = tiles * layer.kv_heads * parts;
-            for (; task < before + tasks; task = next.fetch_add(1, std::memory_order_relaxed)) {
-                int64_t i = task - before, part = i % parts, head = i / parts % layer.kv_heads;
-                int64_t tile = tiles - 1 - i / parts / layer.kv_heads;  // the longest first
-                tile_of(o, layer, s, tile * tokens, std::min(s.count, (tile + 1) * tokens), head, part * each_part,
-                        std::min(shared, (part + 1) * each_part), scratch_[thread].room.data());
+            Tiles tiles(layer, s);
+            if (task < tiles.tasks) {
+                int64_t rows[TILE], heads[TILE], kv_head;
+                int count = tiles.pairs(layer, s, task, rows, heads, kv_head);
+                return attend_tile(layer, tokens_, s, kv_head, count, rows, heads, at(o.a, 0), step(o.a), at(o.out, 0),
+                                   step(o.out), own.room.data(), room_step_);
             }
-            before += tasks;
+            task -= tiles.tasks;
         }
     }
 
-    void tile_of(const Operation &o, const AttentionLayer &layer, const Segment &s, int64_t token, int64_t end,
-                 int64_t kv_head, int64_t first, int64_t last, float *room) {
-        int64_t rows[TILE], heads[TILE];
-        int count = 0;
-        for (; token < end; token++)
-            for (int64_t i = first; i < last; i++, count++) {
-                rows[count] = s.first + token;
-                heads[count] = kv_head * (layer.heads / layer.kv_heads) + i;
-            }
-        attend_tile(layer, tokens_, s, kv_head, count, rows, heads, at(o.a, 0), step(o.a), at(o.out, 0), step(o.out),
-                    room, room_step_);
-    }
-
-    Threads threads_;
-    int64_t room_step_;
+    int64_t room_step_, rows_ = 0, selected_rows_ = 0;
     Tokens tokens_{};
     const int64_t *ids_ = nullptr, *selected_ = nullptr;
     std::vector<AttentionLayer> layers_;
     std::vector<Scratch> scratch_;
-    Integers shared_;
-    std::vector<std::atomic<int64_t>> next_;
+    Integers integers_;  // the rows of the product that comes next
+    Threads threads_;    // the last, so that its threads find all else
 };
 
 extern "C" {
@@ -336,14 +308,14 @@ void engine_layer(Engine *engine, int64_t heads, int64_t kv_heads, int64_t head_
     engine->add_layer({heads, kv_heads, head_dim, padded, window, scale, 0});
 }
 
-// fields: kind; buffer, offset, width of out, a, b and c; matrix, vector, second; number, function
+// fields: kind; buffer, offset, width of out, a, b and c; matrix, vector, second; number, function, narrow
 void engine_operation(Engine *engine, const int64_t *fields, float value) {
     Operation o{};
     o.kind = fields[0];
     View *views[] = {&o.out, &o.a, &o.b, &o.c};
     for (int i = 0; i < 4; i++) *views[i] = {fields[1 + 3 * i], fields[2 + 3 * i], fields[3 + 3 * i]};
     o.matrix = fields[13], o.vector = fields[14], o.second = fields[15];
-    o.number = fields[16], o.function = fields[17], o.value = value;
+    o.number = fields[16], o.function = fields[17], o.narrow = fields[18], o.value = value;
     engine->operations.push_back(o);
 }
 

@@ -39,19 +39,19 @@ static void float_rows(int m, const float *const *rows, const float *weights, in
 
 // Rows as integers: each group of inputs by a scale of its own
 struct Integers {
-    int64_t width, groups;  // width: of a row, whole groups
-    std::vector<int8_t> values;
+    std::vector<int8_t> values;  // a row: whole groups
     std::vector<float> scales;
     std::vector<int32_t> bases;  // what the offset of the weights adds to a group's sum, negated
 
-    void resize(int64_t rows, const Matrix &matrix) {
-        groups = matrix.groups, width = groups * matrix.group;
-        if (int64_t(values.size()) < rows * width) values.resize(rows * width);
-        if (int64_t(scales.size()) < rows * groups) scales.resize(rows * groups), bases.resize(rows * groups);
+    void reserve(int64_t rows, const Matrix &matrix) {
+        size_t groups = rows * matrix.groups;
+        if (values.size() < groups * matrix.group) values.resize(groups * matrix.group);
+        if (scales.size() < groups) scales.resize(groups), bases.resize(groups);
     }
 
     void quantize(int64_t row, const float *x, const Matrix &matrix) {
-        int8_t *q = values.data() + row * width;
+        int64_t groups = matrix.groups;
+        int8_t *q = values.data() + row * groups * matrix.group;
         for (int64_t g = 0; g < groups; g++) {
             int64_t first = g * matrix.group, count = std::min<int64_t>(matrix.group, matrix.k - first);
             float most = 0;
@@ -78,7 +78,8 @@ static inline int32_t word(const int8_t *p) {
 
 // sums (M, 64) += rows . panel, over groups from `g` to `end`
 template <int M, int BITS>
-static void integer_tile(const Integers &x, int64_t row, const uint8_t *panel, int64_t g, int64_t end, float *out) {
+static void integer_tile(const Integers &x, int64_t groups, int64_t row, const uint8_t *panel, int64_t g, int64_t end,
+                         float *out) {
     constexpr int GROUP = BITS == 8 ? 64 : 32, BYTES = BITS == 8 ? 64 * PANEL : 18 * PANEL;
     f32x16 sums[M][4];
     for (int m = 0; m < M; m++)
@@ -89,8 +90,8 @@ static void integer_tile(const Integers &x, int64_t row, const uint8_t *panel, i
         i32x16 acc[M][4];
         const int8_t *q[M];
         for (int m = 0; m < M; m++) {
-            q[m] = x.values.data() + (row + m) * x.width + g * GROUP;
-            for (int v = 0; v < 4; v++) acc[m][v] = i32x16{} + x.bases[(row + m) * x.groups + g];
+            q[m] = x.values.data() + ((row + m) * groups + g) * GROUP;
+            for (int v = 0; v < 4; v++) acc[m][v] = i32x16{} + x.bases[(row + m) * groups + g];
         }
         if constexpr (BITS == 8) {
             for (int s = 0; s < 16; s++)
@@ -99,7 +100,7 @@ static void integer_tile(const Integers &x, int64_t row, const uint8_t *panel, i
                     for (int m = 0; m < M; m++) acc[m][v] = dot4(acc[m][v], w, word(q[m] + 4 * s));
                 }
             for (int m = 0; m < M; m++)
-                for (int v = 0; v < 4; v++) sums[m][v] += x.scales[(row + m) * x.groups + g] * to_floats(acc[m][v]);
+                for (int v = 0; v < 4; v++) sums[m][v] += x.scales[(row + m) * groups + g] * to_floats(acc[m][v]);
         } else {
             for (int s = 0; s < 4; s++)
                 for (int v = 0; v < 4; v++) {
@@ -113,7 +114,7 @@ static void integer_tile(const Integers &x, int64_t row, const uint8_t *panel, i
             for (int v = 0; v < 4; v++) {
                 f32x16 scale = load_halves(reinterpret_cast<const uint16_t *>(block + 16 * PANEL) + 16 * v);
                 for (int m = 0; m < M; m++)
-                    sums[m][v] += x.scales[(row + m) * x.groups + g] * to_floats(acc[m][v]) * scale;
+                    sums[m][v] += x.scales[(row + m) * groups + g] * to_floats(acc[m][v]) * scale;
             }
         }
     }
@@ -122,15 +123,15 @@ static void integer_tile(const Integers &x, int64_t row, const uint8_t *panel, i
 }
 
 template <int BITS>
-static void integer_rows(int m, const Integers &x, int64_t row, const uint8_t *panel, int64_t g, int64_t end,
-                         float *out) {
+static void integer_rows(int m, const Integers &x, int64_t groups, int64_t row, const uint8_t *panel, int64_t g,
+                         int64_t end, float *out) {
     switch (m) {
-        case 1: return integer_tile<1, BITS>(x, row, panel, g, end, out);
-        case 2: return integer_tile<2, BITS>(x, row, panel, g, end, out);
-        case 3: return integer_tile<3, BITS>(x, row, panel, g, end, out);
-        case 4: return integer_tile<4, BITS>(x, row, panel, g, end, out);
-        case 5: return integer_tile<5, BITS>(x, row, panel, g, end, out);
-        default: return integer_tile<6, BITS>(x, row, panel, g, end, out);
+        case 1: return integer_tile<1, BITS>(x, groups, row, panel, g, end, out);
+        case 2: return integer_tile<2, BITS>(x, groups, row, panel, g, end, out);
+        case 3: return integer_tile<3, BITS>(x, groups, row, panel, g, end, out);
+        case 4: return integer_tile<4, BITS>(x, groups, row, panel, g, end, out);
+        case 5: return integer_tile<5, BITS>(x, groups, row, panel, g, end, out);
+        default: return integer_tile<6, BITS>(x, groups, row, panel, g, end, out);
     }
 }
 
@@ -158,7 +159,7 @@ static void panel_product(const Matrix &w, int64_t p, int64_t rows, const float 
         int64_t end = std::min(rows, block + BLOCK_ROWS), depth = end - block <= TILE ? w.groups : 1;
         for (int64_t g = 0; g < w.groups; g += depth)
             for (int64_t m = block; m < end; m += TILE)
-                product(int(std::min<int64_t>(TILE, end - m)), integers, m, w.panel(p), g, g + depth, sums + m * PANEL);
+                product(int(std::min<int64_t>(TILE, end - m)), integers, w.groups, m, w.panel(p), g, g + depth, sums + m * PANEL);
     }
     if (w.bits == 8)
         for (int64_t m = 0; m < rows; m++)

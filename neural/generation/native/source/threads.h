@@ -1,4 +1,6 @@
-// Threads that run one function together and meet at barriers. Who waits spins for a while, then sleeps.
+// Threads that share tasks. A list of steps is done in order, each as a number of tasks; who is free takes the next
+// task. A step is over when its tasks are done, not when all threads have come: one that the system has put aside holds
+// nobody up, and passes by what was done without it.
 #pragma once
 
 #include <atomic>
@@ -15,67 +17,84 @@
 
 class Threads {
 public:
-    explicit Threads(int count) : count_(count) {
-        for (int i = 1; i < count; i++) workers_.emplace_back([this, i] { work_on(i); });
+    // tasks(step): how many a step has. work(step, task, thread): does one.
+    Threads(int count, std::function<int64_t(size_t)> tasks, std::function<void(size_t, int64_t, int)> work)
+        : tasks_(std::move(tasks)), work_(std::move(work)) {
+        for (int i = 1; i < count; i++) workers_.emplace_back([this, i] { wait_for_rounds(i); });
     }
 
     ~Threads() {
         stop_ = true;
-        advance(epoch_);
+        begin_round();
         for (auto &worker : workers_) worker.join();
     }
 
-    int count() const { return count_; }
+    int count() const { return int(workers_.size()) + 1; }
 
-    // work(i) on each thread i; returns when all are done
-    void run(const std::function<void(int)> &work) {
-        work_ = &work;
-        advance(epoch_);
-        work(0);
-        barrier();
-    }
-
-    // Called by every thread within `run`: none goes on before all have come
-    void barrier() {
-        if (count_ == 1) return;
-        uint32_t phase = phase_.load(std::memory_order_relaxed);
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) == count_ - 1) {
-            arrived_.store(0, std::memory_order_relaxed);
-            advance(phase_);
-        } else {
-            wait(phase_, phase, SPINS);
+    // All steps; returns when they are done
+    void run(size_t steps) {
+        if (steps_.size() < steps) steps_ = std::vector<Step>(steps);
+        uint32_t round = round_.load(std::memory_order_relaxed) + 1;
+        for (auto &step : steps_) {
+            step.done.store(0, std::memory_order_relaxed);
+            step.next.store(uint64_t(round) << 32, std::memory_order_relaxed);
         }
+        begin_round();
+        take_part(round, 0);
     }
 
 private:
     static constexpr int SPINS = 1 << 13, IDLE_SPINS = 1 << 16;  // about 0.1 and 1 ms
 
-    static void advance(std::atomic<uint32_t> &number) {
-        number.fetch_add(1, std::memory_order_release);
-        number.notify_all();
+    struct Step {
+        std::atomic<uint64_t> next{0};  // the round, and the first task that nobody has taken
+        std::atomic<int64_t> done{0};
+    };
+
+    void begin_round() {
+        round_.fetch_add(1, std::memory_order_release);
+        round_.notify_all();
     }
 
-    static void wait(std::atomic<uint32_t> &number, uint32_t old, int spins) {
-        while (number.load(std::memory_order_acquire) == old)
-            if (spins-- > 0)
-                RELAX();
-            else
-                number.wait(old, std::memory_order_acquire);
+    // The next task of a step, -1 if there is none left, or the round is over
+    static int64_t take(Step &step, uint32_t round, int64_t total) {
+        uint64_t seen = step.next.load(std::memory_order_acquire);
+        while (seen >> 32 == round && int64_t(seen & UINT32_MAX) < total)
+            if (step.next.compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel)) return seen & UINT32_MAX;
+        return -1;
     }
 
-    void work_on(int index) {
-        for (uint32_t seen = 0;; seen++) {
-            wait(epoch_, seen, IDLE_SPINS);
-            if (stop_) return;
-            (*work_)(index);
-            barrier();
+    void take_part(uint32_t round, int thread) {
+        for (size_t i = 0; i < steps_.size(); i++) {
+            int64_t total = tasks_(i), task;
+            while ((task = take(steps_[i], round, total)) >= 0) {
+                work_(i, task, thread);
+                steps_[i].done.fetch_add(1, std::memory_order_release);
+            }
+            for (int turn = 0; steps_[i].done.load(std::memory_order_acquire) < total; turn++) {
+                if (round_.load(std::memory_order_relaxed) != round) return;
+                if (turn < SPINS)
+                    RELAX();
+                else
+                    std::this_thread::yield();
+            }
         }
     }
 
-    int count_;
-    std::vector<std::thread> workers_;
-    const std::function<void(int)> *work_ = nullptr;
-    std::atomic<uint32_t> epoch_{0}, phase_{0};
-    std::atomic<int> arrived_{0};
+    void wait_for_rounds(int thread) {
+        for (uint32_t seen = 0;;) {
+            for (int turn = 0; round_.load(std::memory_order_acquire) == seen && turn < IDLE_SPINS; turn++) RELAX();
+            round_.wait(seen, std::memory_order_acquire);
+            seen = round_.load(std::memory_order_acquire);
+            if (stop_) return;
+            take_part(seen, thread);
+        }
+    }
+
+    std::function<int64_t(size_t)> tasks_;
+    std::function<void(size_t, int64_t, int)> work_;
+    std::vector<Step> steps_;
+    std::atomic<uint32_t> round_{0};
     std::atomic<bool> stop_{false};
+    std::vector<std::thread> workers_;  // the last, so that they find all else
 };
