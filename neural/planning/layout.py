@@ -38,6 +38,11 @@ class Layout:
         """Shares of the sequences of a step."""
         return self.devices // self.tensor
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether a device holds parts of the weights."""
+        return self.sliced or self.tensor > 1
+
     def slice_of(self, count: int) -> int:
         """How much of a tensor a device holds."""
         return ceil(count / self.groups) if self.sliced else count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
 from neural.graph.graph import Block, Network, Node, count_parameters, primitives, tied, weights
 from neural.graph.head import head
@@ -15,7 +15,7 @@ from neural.layers.layer import width
 from neural.planning.layout import Layout
 from neural.planning.sizes import FLOAT, HALF, Setting
 
-PARTS = ("weights", "gradients", "optimizer", "copies", "activations", "logits")
+PARTS = ("weights", "gradients", "optimizer", "copies", "activations", "logits", "head")
 
 LOGITS = 2**25  # numbers that the trainer has in memory at a time: 128 MiB
 
@@ -28,7 +28,8 @@ class TrainingMemory:
     forward pass keeps for the backward pass; with checkpointing `again` bytes of them are one block's, which are made
     again. logits: what the loss holds beside these. passing: the most that one layer of the backward pass needs for a
     moment. table: the gradient of a table of embeddings that is added to another one of it, at the end.
-    kept_gradients: whether those of an earlier forward pass of the step are there.
+    head: the gradient of the head's weight, which is made with the loss. kept_gradients: whether those of an earlier
+    forward pass of the step are there.
     What the framework itself takes, and fragments of its allocator, come on top.
     """
 
@@ -41,16 +42,18 @@ class TrainingMemory:
     logits: int
     passing: int
     table: int
+    head: int
     kept_gradients: bool
 
     @property
     def moments(self) -> dict[str, int]:
         """What is held at the moments of a step that can be the peak."""
         held = self.weights + self.optimizer
-        before = held + self.gradients * self.kept_gradients + self.copies + self.activations
+        before = held + self.copies + self.activations + (self.gradients if self.kept_gradients else self.head)
+        added = self.head * self.kept_gradients  # to the one that is there
         last = {"the last block that is computed again": held + self.gradients + self.copies + self.again}
         return {
-            "the loss": before - self.again + self.logits,
+            "the loss": before - self.again + added + self.logits,
             "the backward pass": before + self.passing,
             **(last if self.again else {}),
             "the end of the backward pass": held + self.gradients + self.table,
@@ -143,39 +146,50 @@ def copies_bytes(block: Block, layout: Layout, precision: str) -> int:
 
 
 def logits_bytes(network: Network, setting: Setting, precision: str, *, whole: bool) -> int:
-    """What the loss holds beside the network's activations.
+    """What the loss holds beside the network's activations and the gradient of the head's weight.
 
-    Where the trainer makes the logits in parts, one of these; and the gradients of the hidden states and of the head's
-    weight. whole: the logits are made by the network, on devices that hold parts of its weights.
+    Where the trainer makes the logits in parts, one of these, on a GPU with its logarithms apart, in half precision
+    with a second set and a product of the weight's shape; and the gradient of the hidden states. whole: the logits are
+    made by the network, on devices that hold parts of its weights.
     """
     output = FLOAT * setting.numbers(network.block.value(network.block.outputs[0]).shape)
-    last = _head_in_loss(network, whole=whole)
+    last = None if whole else parted_head(network)
     if last is None:
         return output * (3 if network.settings.loss in CROSS_ENTROPIES else 2)
-    part, matrix = min(output // FLOAT, LOGITS), network.vocab_size * width(network.block.value(last.inputs[0])).value
-    halves = 0 if precision == "float32" else HALF * (part + matrix)
-    return FLOAT * (part + matrix) + halves + setting.bytes(network.block.value(last.inputs[0]))
+    read, rows = network.block.value(last.inputs[0]), setting.rows(last.outputs[0])
+    some = ceil(rows / ceil(rows * network.vocab_size / LOGITS)) * network.vocab_size
+    half = precision != "float32"
+    each = 2 * FLOAT if setting.device == "cuda" else FLOAT + HALF * half
+    product = HALF * network.vocab_size * width(read).value if half else 0
+    return some * each + setting.bytes(read) + product
 
 
-def _head_in_loss(network: Network, *, whole: bool) -> Node | None:
-    return head(network) if network.settings.loss in CROSS_ENTROPIES and not whole else None
+def parted_head(network: Network) -> Node | None:
+    """The product whose logits the trainer makes in parts (`neural.training.loss`), where there is one."""
+    return head(network) if network.settings.loss in CROSS_ENTROPIES else None
 
 
-def passing_bytes(network: Network, setting: Setting, *, whole: bool) -> int:
+def head_bytes(network: Network, *, whole: bool) -> int:
+    """Of the gradient of the head's weight, which is made with the loss."""
+    last = None if whole else parted_head(network)
+    return 0 if last is None else FLOAT * network.vocab_size * width(network.block.value(last.inputs[0])).value
+
+
+def passing_bytes(network: Network, setting: Setting) -> int:
     """The most that the backward pass of one layer holds: the gradients of what it gave or got (what was kept of these
-    goes as they come), of its weight, and of the residual that goes by. Where the loss has made that
-    of the head's weight, what the head reads is gone.
+    goes as they come), of its weight, and of the residual that goes by.
     """
-    most, residual, made = 0, 0, 0
-    last = _head_in_loss(network, whole=whole)
+    most, residual, last = 0, 0, parted_head(network)
     for _, node, inputs, _ in primitives(network.block, once=True):
-        own = max((FLOAT * prod(w.shape) for w in node.layer.weights(*inputs)), default=0)
-        if node is last:
-            made = own - setting.bytes(*inputs)
+        if node is last or isinstance(node.layer, Embedding):  # moments of their own
             continue
+        own = max((FLOAT * prod(w.shape) for w in node.layer.weights(*inputs)), default=0)
         most = max(most, setting.bytes(*inputs) + own, setting.bytes(*node.outputs) + own)
         residual = max(residual, *(setting.bytes(v) for v in inputs)) if isinstance(node.layer, Attention) else residual
-    return most + residual + made
+    gone = (
+        0 if last is None else 2 * setting.bytes(network.block.value(last.inputs[0]))
+    )  # what the head and its norm read
+    return max(most + residual - gone, 0)
 
 
 def table_bytes(block: Block, *, kept_gradients: bool) -> int:

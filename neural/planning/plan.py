@@ -22,6 +22,7 @@ from neural.planning.memory import (
     buffer_bytes,
     cache_bytes,
     copies_bytes,
+    head_bytes,
     logits_bytes,
     optimizer_bytes,
     passing_bytes,
@@ -174,6 +175,7 @@ def plan(
     setting = Setting(own_batch, context, "cuda" if device == "auto" else device)
     if checkpointing is None:
         checkpointing = bool(settings.execution.get("activation_checkpointing"))
+    setting = replace(setting, own_kernels=setting.device == "cpu" and not checkpointing)
     share = autocast(split_network(graph, layout.tensor).network if layout.tensor > 1 else graph, precision)
     parts = _parts(graph.block, setting, activations(share.block, setting, checkpointing=checkpointing))
     tokens = setting.sequence(graph.block.inputs[0])
@@ -207,7 +209,6 @@ def _training(
 ) -> TrainingMemory:
     """Of a device with its share of the network; `kept`: bytes of activations, and of those that are made again."""
     trained = FLOAT * layout.slice_of(count_parameters(share.block))
-    whole = layout.sliced or layout.tensor > 1  # the head's weight is nowhere whole: the network makes the logits
     return TrainingMemory(
         weights=trained + buffer_bytes(share.block),
         gradients=trained,
@@ -215,9 +216,10 @@ def _training(
         copies=copies_bytes(share.block, layout, precision),
         activations=kept[0],
         again=kept[1],
-        logits=logits_bytes(share, setting, precision, whole=whole),
-        passing=passing_bytes(share, setting, whole=whole),
+        logits=logits_bytes(share, setting, precision, whole=layout.in_parts),
+        passing=passing_bytes(share, setting),
         table=table_bytes(share.block, kept_gradients=accumulates),
+        head=head_bytes(share, whole=layout.in_parts),
         kept_gradients=accumulates,
     )
 

@@ -132,8 +132,11 @@ def _(layer: BatchNormalization, inputs, outputs, setting) -> Saved:
 
 @saved.register
 def _(layer: Dropout, inputs, outputs, setting) -> Saved:
-    """The mask, a byte a number. At rate 0 the input is handed on."""
-    return Saved(view_of=0) if layer.rate.value == 0 else Saved(extra=setting.numbers(inputs[0].shape))
+    """The mask, a byte a number, but for torch's own on a CPU the factors. At rate 0 the input is handed on."""
+    if layer.rate.value == 0:
+        return Saved(view_of=0)
+    factors = setting.device == "cpu" and not setting.own_kernels
+    return Saved(extra=setting.bytes(inputs[0]) if factors else setting.numbers(inputs[0].shape))
 
 
 @saved.register
@@ -150,7 +153,7 @@ def _(layer: Attention, inputs, outputs, setting) -> Saved:
     if layer.qk_norm.value:
         kept |= {0, 0 if len(inputs) == 1 else 1}
         extra += setting.bytes(q, k) + FLOAT * (setting.rows(q) * heads + setting.rows(k) * layer.kv_heads.value)
-    if layer.dropout.value > 0 and setting.device == "cpu" and layer.causal.value and layer.window.value is None:
+    if _is_ours(layer, q, setting):
         extra += setting.bytes(q) + heads * _seen(setting.rows(q), setting.axis(k.shape[1]))
         if layer.grouped:
             return Saved(tuple(sorted(kept)), extra=extra + 2 * setting.bytes(q))
@@ -168,6 +171,17 @@ def _(layer: Attention, inputs, outputs, setting) -> Saved:
     if layer.qk_norm.value and setting.device == "cpu":
         return Saved(tuple(sorted(kept)), extra=extra + setting.bytes(q))  # what comes out is copied into another order
     return Saved(tuple(sorted(kept)), True, extra)
+
+
+def _is_ours(layer: Attention, q: Value, setting: Setting) -> bool:
+    """Whether the trainer's own attention takes it: causal, of float32, with dropout."""
+    return (
+        setting.own_kernels
+        and layer.dropout.value > 0
+        and layer.causal.value
+        and layer.window.value is None
+        and q.dtype == "float32"
+    )
 
 
 def _seen(rows: int, length: int) -> int:

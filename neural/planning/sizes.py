@@ -18,12 +18,14 @@ class Setting:
     """What a plan is made for.
 
     batch: sequences (rows) in one forward pass. length: tokens in a sequence; None leaves every sequence as long as the
-    program allows. device: "cuda" (fused kernels) or "cpu".
+    program allows. device: "cuda" (fused kernels) or "cpu". own_kernels: whether dropout and causal attention are the
+    trainer's own (`neural.training.cpu_kernels`).
     """
 
     batch: int
     length: int | None
     device: str
+    own_kernels: bool = False
 
     def axis(self, arg: Arg) -> int:
         """The length of an axis."""

@@ -48,8 +48,8 @@ memory for training, batch 12 × 64 tokens, float32, on a GPU
   gradients    3.07 MiB
   optimizer    6.13 MiB  AdamW
   activations  24.9 MiB  kept for the backward pass
-  logits        612 KiB  the loss and its gradient
-  total        35.8 MiB  at the peak, the backward pass
+  logits        774 KiB  the loss and its gradient
+  total        35.5 MiB  at the peak, the backward pass
 
 memory for generating, batch 12 × 64 tokens, float32
   weights      3.07 MiB
@@ -79,7 +79,7 @@ def test_a_plan_for_tools() -> None:
         moments = memory.pop("moments", None)
         assert sum(memory.values()) == (total if moments is None else moments["the loss"])
         assert moments is None or max(moments.values()) == total
-    parts = {"weights", "gradients", "optimizer", "copies", "activations", "logits"}
+    parts = {"weights", "gradients", "optimizer", "copies", "activations", "logits", "head"}
     assert made["memory"]["training"].keys() == parts
     assert made["memory"]["generation"].keys() == {"weights", "cache"}
 
