@@ -235,7 +235,7 @@ def test_mistakes_are_said_and_exit_with_2(neural, run: Path, code: str, argumen
 
 @pytest.mark.parametrize(
     "code",
-    ["N901", "N902", "N903", "N904", "N905", "N906", "N912", "N913", "N914", "N966", "N968", "N969", "N971", "N975"],
+    ["N901", "N902", "N903", "N904", "N905", "N906", "N912", "N913", "N914", "N966", "N968", "N969", "N981", "N985"],
 )
 def test_the_page_of_a_code_shows_what_is_printed(neural, run: Path, code: str) -> None:
     (example,) = re.findall(r"```console\n\$ neural generate (.*)\n((?s:.*))\n```", (PAGES / f"{code}.md").read_text())

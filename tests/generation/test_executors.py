@@ -114,7 +114,7 @@ def test_a_failed_read_leaves_the_batch_as_it_was(trained: Trained, name: str, m
     executor.commit([0])
     executor.begin([1, 2, 4, 5])
     with monkeypatch.context() as patched:
-        patched.setattr(executor._prompt, "run", fail)
+        patched.setattr(executor._program if name == "native" else executor._prompt, "run", fail)
         with pytest.raises(MemoryError):
             executor.read([4, 5])
     assert executor.begin([1, 2, 4, 5]) == 0
@@ -132,11 +132,15 @@ def test_refused_when_it_is_chosen(trained: Trained, code: str, name: str, width
 def test_what_is_not_installed_is_said_and_auto_takes_another(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert choose_executor(trained).name == "native"
     monkeypatch.setattr(executors, "find_spec", lambda package: None)
+    monkeypatch.setenv("PATH", "")  # no compiler
     for name in ("openvino", "onnxruntime"):
         with pytest.raises(NeuralError, match=f"N967: the engine {name} needs {name}") as refused:
             choose_executor(trained, name)
         assert "pip install 'neural-dsl[" in refused.value.diagnostics[0].hint
+    with pytest.raises(NeuralError, match="N970"):
+        choose_executor(trained, "native")
     assert choose_executor(trained).name == "torch"
     with pytest.raises(NeuralError, match="N967"):
         choose_executor(trained, "auto", "int8")

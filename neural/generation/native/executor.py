@@ -81,7 +81,12 @@ class NativeExecutor:
         text = self._prompt
         text.make_room(len(ids))
         places = range(text.length, text.length + len(ids))
-        logits = self._program.run(ids, places, [text.table] * len(ids), [len(ids) - 1])
+        try:
+            logits = self._program.run(ids, places, [text.table] * len(ids), [len(ids) - 1])
+        except BaseException:
+            text.truncate(0)
+            self._prompt_ids, self._prompt_logits = [], None
+            raise
         text.length += len(ids)
         self._prompt_ids += ids
         self._prompt_logits = torch.from_numpy(logits[0, : self.vocab_size])
@@ -127,4 +132,5 @@ class NativeExecutor:
 
     @property
     def nbytes(self) -> int:
-        return self._pages.used * self._page_bytes
+        of_prompt = sum(not self._pages.shared(page) for page in self._prompt.held)  # and of no one else
+        return (self._pages.used - of_prompt) * self._page_bytes

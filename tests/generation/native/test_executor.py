@@ -134,9 +134,8 @@ def test_random_requests_leave_nothing_behind() -> None:
         most = max(most, shared.nbytes)
     assert not open_requests
     assert not shared._rows
-    kept = limits.prefix_bytes + len(shared._prompt.held) * shared._page_bytes
-    assert shared.nbytes <= kept
-    assert most <= kept + limits.slots * (CONTEXT // PAGE + 3) * shared._page_bytes
+    assert shared.nbytes <= limits.prefix_bytes
+    assert most <= limits.prefix_bytes + limits.slots * (CONTEXT // PAGE + 3) * shared._page_bytes
 
 
 def test_a_model_that_knows_fewer_tokens_is_refused() -> None:
