@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
+from neural.benchmarks.training.comparison import compare
 from neural.compiler import load
-from neural.training.bench.comparison import compare
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"

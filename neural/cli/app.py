@@ -8,6 +8,7 @@ import typer
 
 from neural.cli import (
     bench,
+    bench_train,
     check,
     compile,
     data,
@@ -69,7 +70,7 @@ app.command("plan")(plan.plan)
 app.command("visualize")(visualize.visualize)
 app.command("fmt")(fmt.fmt)
 app.command("explain")(explain.explain)
-app.add_typer(bench.app, name="bench")
+bench.app.command("train")(bench_train.train)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")

@@ -46,7 +46,7 @@ def prepare(program: Program, sets: dict[str, Any], folder: Path, *, steps: int,
 
 
 def run_worker(folder: Path, name: str, nanogpt: Path | None) -> dict[str, Any]:
-    command = [sys.executable, "-m", "neural.training.bench.worker", str(folder), name]
+    command = [sys.executable, "-m", "neural.benchmarks.training.worker", str(folder), name]
     done = subprocess.run([*command, *([str(nanogpt)] if nanogpt else [])], capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from neural.benchmarks.training.comparison import prepare
+from neural.benchmarks.training.contenders import contender
+from neural.benchmarks.training.worker import batch
 from neural.cli.app import app
 from neural.compiler import load
 from neural.diagnostics.diagnostic import NeuralError
-from neural.training.bench.comparison import prepare
-from neural.training.bench.contenders import contender
-from neural.training.bench.worker import batch
 
 SETS = {"n_layer": 2, "d_model": 32, "n_head": 2, "context": 16, "vocab_size": 50, "dropout": 0.0}
 EXAMPLE = Path("examples/shakespeare_char.neural")

@@ -1,4 +1,4 @@
-"""One contender in a process of its own: python -m neural.training.bench.worker FOLDER NAME [NANOGPT]. Prints JSON."""
+"""One contender in a process of its own: python -m neural.benchmarks.training.worker FOLDER NAME [NANOGPT]."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from neural.benchmarks.training.contenders import contender
 from neural.training.allocation import memory_held
-from neural.training.bench.contenders import contender
 from neural.training.loss import Batch
 from neural.training.meter import memory_peak
 
