@@ -17,7 +17,7 @@ from neural.planning.sizes import FLOAT, HALF, Setting
 
 PARTS = ("weights", "gradients", "optimizer", "copies", "activations", "logits", "head")
 
-LOGITS = 2**25  # numbers that the trainer has in memory at a time: 128 MiB
+LOGITS = 2**24  # numbers that the trainer has in memory at a time: 64 MiB of float32
 
 
 @dataclass(frozen=True, slots=True)
