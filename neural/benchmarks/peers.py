@@ -15,6 +15,8 @@ from neural.compiler import Program
 from neural.graph.graph import primitives, tied, weights
 from neural.graph.passes import optimize
 from neural.layers.dense import Dense, Projections
+from neural.quantization.choice import widths
+from neural.quantization.matrix import size
 
 Prompts = list[list[int]]
 Opener = Callable[[Path, int], Any]  # folder, threads
@@ -191,7 +193,7 @@ KINDS = {
         "gguf",
     ),
 }
-WIDTHS = {"float32": 4.0, "int8": 1.0, "int4": 0.5 + 2 / 32}  # bytes a number of our own matrices
+WIDTHS = ("float32", "int8", "int4")
 
 
 def installed(name: str) -> bool:
@@ -201,9 +203,12 @@ def installed(name: str) -> bool:
 
 def bytes_read(program: Program) -> dict[str, int]:
     """Weights that a token takes, by width: the matrices of all products, and a row of each table."""
-    network = optimize(program.graph)
-    products = {p.path for p in primitives(network.block) if isinstance(p.node.layer, Dense | Projections)}
-    owned, shared = weights(network.block), tied(network.block)
-    names = {shared.get(f"{path}.weight", f"{path}.weight") for path in products}
-    numbers = sum(math.prod(owned[name].shape) for name in names)
-    return {width: int(numbers * size) for width, size in WIDTHS.items()}
+    block = optimize(program.graph).block
+    owned, shared = weights(block), tied(block)
+    products = [f"{p.path}.weight" for p in primitives(block) if isinstance(p.node.layer, Dense | Projections)]
+    shapes = {name: owned[name].shape for name in {shared.get(name, name) for name in products}}
+    of_floats = {"float32": sum(4 * math.prod(shape) for shape in shapes.values())}
+    return of_floats | {
+        width: sum(size(shapes[name], bits) for name, bits in widths(block, width).items() if name in shapes)
+        for width in WIDTHS[1:]
+    }

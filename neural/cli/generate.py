@@ -212,9 +212,8 @@ def _write(generation: Generation, prompt: str, seed: int, said: list[str], as_j
     """Run the generation and print it, after the notes in `said`. Ctrl-C ends it after the token that it is at."""
     sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows another, and the text goes on
     streamed = not as_json and len(generation.samples) == 1
-    started = time.perf_counter()
     stopped_by = _run(generation, prompt if streamed else None, said)
-    speed = generation.n_tokens / (time.perf_counter() - started)
+    speed = generation.n_tokens / (time.perf_counter() - generation.began)
     if as_json:
         print(_json(generation, prompt, seed, speed, engine), flush=True)
     elif not streamed:

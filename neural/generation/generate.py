@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,7 +87,8 @@ class Generation:
     """Continuations of one prompt, written step by step as one batch: iterate it once.
 
     Each step gives the new text of every sample, a list of `num_samples` strings: whole characters, held back while
-    they may be the start of a stop string. `samples` is what is written so far.
+    they may be the start of a stop string. `samples` is what is written so far. `began`: of `time.perf_counter`, when
+    the model was ready.
 
     open_executor: of `executors.opener`, or what makes another one within given limits.
     context: the model's longest input, `program.context`. When it is full the newest 3/4 of it stay
@@ -135,6 +137,7 @@ class Generation:
             Request(ids, max_new_tokens, options, sample=i, ends=known_ends, logprobs=logprobs, constraint=constraint)
             for i in range(num_samples)
         ]
+        self.began = time.perf_counter()  # anew when the model is ready
         self._open_executor, self._open_drafter, self._draft_tokens = open_executor, open_drafter, draft_tokens
 
     @property
@@ -153,6 +156,7 @@ class Generation:
         limits = Limits(slots=count, queue=count, draft_tokens=self._draft_tokens)
         drafter = self._open_drafter and DraftModel(self._open_drafter(limits))
         engine = Engine(self._open_executor(limits), drafter)
+        self.began = time.perf_counter()
         running = {engine.submit(r): i for i, r in enumerate(self._requests)}
         while engine.busy:
             new = [""] * count

@@ -7,21 +7,20 @@ import numpy as np
 from neural.diagnostics.diagnostic import Diagnostic
 from neural.generation.native.building import INSTALL, compiler
 from neural.generation.native.executor import NativeExecutor
-from neural.generation.native.recording import Kind, Unsupported, record
+from neural.generation.native.recording import Unsupported, record
 from neural.generation.request import Limits
 from neural.graph.graph import weights
 from neural.graph.passes import optimize
-from neural.quantization.matrix import BITS, QuantizedMatrix
-from neural.quantization.rounding import round_to_nearest
+from neural.quantization.matrix import QuantizedMatrix
+from neural.quantization.quantize import round_all
 from neural.training.trained import Trained
 
 
 def open_native(found: Trained, width: str | None, limits: Limits) -> NativeExecutor:
-    """width: "int8" or "int4" rounds every matrix of a product or an embedding; None leaves them as they are."""
+    """width: "int8" or "int4" rounds the matrices of products and embeddings; None leaves them as they are."""
     network, numbers = optimize(found.program.graph), model_weights(found)
     if width is not None:
-        read = {o.matrix[0] for o in record(network, numbers).operations if o.kind in (Kind.LINEAR, Kind.EMBED)}
-        numbers |= {name: round_to_nearest(numbers[name], BITS[width]) for name in read}
+        numbers |= round_all(network.block, numbers, width)
     return NativeExecutor(network, numbers, limits, vocab_size=found.tokenizer.vocab_size)
 
 

@@ -1,7 +1,5 @@
 // Runs a causal network: a list of operations on rows, one row a token, tokens of any number of texts together.
 // The Python side (neural/generation/native/program.py) writes the list; the names of operations are shared with it.
-#include <memory>
-
 #include "attention.h"
 #include "threads.h"
 
@@ -81,7 +79,10 @@ public:
         tokens_.page_size += (layer.size() + 15) / 16 * 16;
     }
 
-    bool make_pages(int64_t count) { return (tokens_.pool = reserve<float>(count * tokens_.page_size)) != nullptr; }
+    bool make_pages(int64_t count) {
+        pages_ = std::make_unique<Memory>(count * page_bytes());
+        return (tokens_.pool = static_cast<float *>(pages_->data())) != nullptr;
+    }
 
     int64_t page_bytes() const { return tokens_.page_size * 4; }
 
@@ -264,6 +265,7 @@ private:
     }
 
     int64_t room_step_, rows_ = 0, selected_rows_ = 0;
+    std::unique_ptr<Memory> pages_;
     Tokens tokens_{};
     const int64_t *ids_ = nullptr, *selected_ = nullptr;
     std::vector<AttentionLayer> layers_;

@@ -9,30 +9,46 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "vectors.h"
 
 constexpr int PANEL = 64;
 
-// Memory for what is read at full speed: pages of 2 MiB where the system gives them. Zeros, and never given back.
-template <typename T>
-static T *reserve(size_t count) {
-    size_t bytes = (count * sizeof(T) + (2 << 20) - 1) >> 21 << 21;
-    void *p = mmap(nullptr, bytes + (2 << 20), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) return nullptr;
-    auto aligned = (reinterpret_cast<uintptr_t>(p) + (2 << 20) - 1) >> 21 << 21;
+// Zeros for what is read at full speed: pages of 2 MiB where the system gives them, taken when they are first written
+class Memory {
+public:
+    explicit Memory(size_t bytes) : bytes_(bytes + LARGE_PAGE) {
+        base_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 #if defined(MADV_HUGEPAGE)
-    madvise(reinterpret_cast<void *>(aligned), bytes, MADV_HUGEPAGE);
+        if (base_ != MAP_FAILED) madvise(data(), bytes, MADV_HUGEPAGE);
 #endif
-    return reinterpret_cast<T *>(aligned);
-}
+    }
+    ~Memory() {
+        if (base_ != MAP_FAILED) munmap(base_, bytes_);
+    }
+    Memory(const Memory &) = delete;
+    Memory &operator=(const Memory &) = delete;
+
+    // nullptr where the system has no more
+    void *data() const {
+        if (base_ == MAP_FAILED) return nullptr;
+        return reinterpret_cast<void *>((reinterpret_cast<uintptr_t>(base_) + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE);
+    }
+
+private:
+    static constexpr size_t LARGE_PAGE = 2 << 20;
+    size_t bytes_;
+    void *base_;
+};
 
 struct Matrix {
     int bits;
     int64_t n, k;
     int group;             // inputs that are quantised together
     int64_t groups, panel_bytes;
+    std::unique_ptr<Memory> memory;
     uint8_t *data;
     std::vector<float> scales;  // int8: one an output
 
@@ -43,7 +59,8 @@ struct Matrix {
         group = bits == 8 ? 64 : 32;
         groups = (k + group - 1) / group;
         panel_bytes = bits == 32 ? k * PANEL * 4 : groups * (bits == 8 ? 64 * PANEL : 16 * PANEL + 2 * PANEL);
-        data = reserve<uint8_t>(panels() * panel_bytes);
+        memory = std::make_unique<Memory>(panels() * panel_bytes);
+        data = static_cast<uint8_t *>(memory->data());
     }
 
     // values (n, k)

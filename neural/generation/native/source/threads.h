@@ -17,7 +17,7 @@
 
 class Threads {
 public:
-    // tasks(step): how many a step has. work(step, task, thread): does one.
+    // tasks(step): how many a step has, asked at the beginning of a round. work(step, task, thread): does one.
     Threads(int count, std::function<int64_t(size_t)> tasks, std::function<void(size_t, int64_t, int)> work)
         : tasks_(std::move(tasks)), work_(std::move(work)) {
         for (int i = 1; i < count; i++) workers_.emplace_back([this, i] { wait_for_rounds(i); });
@@ -38,6 +38,8 @@ public:
         for (auto &step : steps_) {
             step.done.store(0, std::memory_order_relaxed);
             step.next.store(uint64_t(round) << 32, std::memory_order_relaxed);
+            // last: who still stands in the round before and sees it, sees that the step is of another round
+            step.total.store(tasks_(&step - steps_.data()), std::memory_order_release);
         }
         begin_round();
         take_part(round, 0);
@@ -48,7 +50,7 @@ private:
 
     struct Step {
         std::atomic<uint64_t> next{0};  // the round, and the first task that nobody has taken
-        std::atomic<int64_t> done{0};
+        std::atomic<int64_t> total{0}, done{0};
     };
 
     void begin_round() {
@@ -56,22 +58,23 @@ private:
         round_.notify_all();
     }
 
-    // The next task of a step, -1 if there is none left, or the round is over
-    static int64_t take(Step &step, uint32_t round, int64_t total) {
+    // The next task of a step, -1 if there is none left, or the round is over. Who has a task keeps the round from ending,
+    // and so may read what the round is about; nobody else may.
+    static int64_t take(Step &step, uint32_t round) {
         uint64_t seen = step.next.load(std::memory_order_acquire);
-        while (seen >> 32 == round && int64_t(seen & UINT32_MAX) < total)
+        while (seen >> 32 == round && int64_t(seen & UINT32_MAX) < step.total.load(std::memory_order_acquire))
             if (step.next.compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel)) return seen & UINT32_MAX;
         return -1;
     }
 
     void take_part(uint32_t round, int thread) {
         for (size_t i = 0; i < steps_.size(); i++) {
-            int64_t total = tasks_(i), task;
-            while ((task = take(steps_[i], round, total)) >= 0) {
+            Step &step = steps_[i];
+            for (int64_t task; (task = take(step, round)) >= 0;) {
                 work_(i, task, thread);
-                steps_[i].done.fetch_add(1, std::memory_order_release);
+                step.done.fetch_add(1, std::memory_order_release);
             }
-            for (int turn = 0; steps_[i].done.load(std::memory_order_acquire) < total; turn++) {
+            for (int turn = 0; step.done.load(std::memory_order_acquire) < step.total.load(); turn++) {
                 if (round_.load(std::memory_order_relaxed) != round) return;
                 if (turn < SPINS)
                     RELAX();
