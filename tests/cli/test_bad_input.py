@@ -84,7 +84,7 @@ ROWS = [
     ("fmt gone.neural", "N001"),
     ("fmt folder", "N014"),
     ("fmt binary.neural", "N006"),
-    ("explain N999", "N013"),
+    ("explain N099", "N013"),
 ]
 
 
