@@ -205,8 +205,9 @@ def test_prefetched_batches_are_the_batches() -> None:
 
 def test_prefetching_ends_its_thread() -> None:
     def alive() -> int:
-        return sum(thread.name.startswith("prefetch") for thread in threading.enumerate())
+        return sum(thread.name.startswith("prefetch") for thread in set(threading.enumerate()) - others)
 
+    others = set(threading.enumerate())  # what tests before left to the garbage collector
     coming = prefetch(batches(1000, 10, 7), 0)
     next(coming)
     assert alive() == 1

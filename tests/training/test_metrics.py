@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 import subprocess
 import sys
 from pathlib import Path
@@ -36,9 +37,12 @@ def test_lines_are_json_and_tensorboard_has_the_same(tmp_path: Path) -> None:
     assert last_validation(tmp_path / "metrics.jsonl")["loss"] == 2.75
 
 
-def test_resuming_leaves_no_step_twice(tmp_path: Path) -> None:
+def test_resuming_leaves_no_step_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, range(1, 8))
-    write(tmp_path, range(5, 10), resumed=4)
+    later = time.time() + 10
+    with monkeypatch.context() as patched:  # TensorBoard sorts files by their second
+        patched.setattr(time, "time", lambda: later)
+        write(tmp_path, range(5, 10), resumed=4)
     assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, 10))
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("loss/train")] == list(range(1, 10))
