@@ -204,10 +204,11 @@ def measure(
 
     for shape in shapes:
         for round_ in range(rounds + 1):
-            asked = prompts(shape), prompts(shape)
+            asked = prompts(shape), prompts(shape), prompts(shape)
             for worker in running:
-                first, _ = worker.generate(asked[0], 1)
-                whole, tokens = worker.generate(asked[1], shape.new)
+                worker.generate(asked[0], 2)  # it slept while the others had their turns
+                first, _ = worker.generate(asked[1], 1)
+                whole, tokens = worker.generate(asked[2], shape.new)
                 if round_:
                     one = found.setdefault((worker.name, shape), Measured())
                     one.first.append(first)
