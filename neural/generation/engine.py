@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -105,7 +106,8 @@ class Engine:
         logits = self._decode(guesses)  # (B, T, V)
         firsts = list(self._read())  # of the rows that have just joined
         if self._writing:
-            events += self._extend(guesses, logits, firsts)
+            with _one_thread():
+                events += self._extend(guesses, logits, firsts)
         ended = {event.handle for event in events if event.last}
         for index in reversed(range(len(self._writing))):
             row = self._writing[index]
@@ -265,3 +267,16 @@ def _logprobs(logits: Tensor, token: int, count: int) -> Logprobs:
     logarithms = logits.float().log_softmax(dim=-1)
     top = logarithms.topk(min(count, len(logarithms)))
     return Logprobs(logarithms[token].item(), tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """PyTorch on one thread: rows of logits are short work, and its other threads would go on spinning afterwards, on
+    the cores that the executor needs for the next step.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
