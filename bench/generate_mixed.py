@@ -67,9 +67,10 @@ def main() -> None:
     parser.add_argument("--width", default="float32")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = open_trained(write_gpt2(Path(folder)))
-    opened = choose_executor(found, "native", None if args.width == "float32" else args.width)
-    engine, where = Engine(opened.open(Limits(slots=args.slots))), machine()
+        opened = choose_executor(
+            open_trained(write_gpt2(Path(folder))), "native", None if args.width == "float32" else args.width
+        )
+        engine, where = Engine(opened.open(Limits(slots=args.slots))), machine()
     seconds = measure(engine, args.slots, args.requests, args.rounds)
     ratio = statistics.median(seconds["padded"]) / statistics.median(seconds["continuous"])
     path = Path(__file__).parent / "results" / f"generate_mixed_{where['date'][:10]}.json"
