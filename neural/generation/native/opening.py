@@ -25,11 +25,12 @@ def open_native(found: Trained, width: str | None, limits: Limits) -> NativeExec
 
 
 def obstacle(found: Trained, width: str | None) -> Diagnostic | None:
-    """Why it cannot be here, or for this model; None where it can."""
+    """Why it cannot be here, or for this model; None where it can. That is seen without its weights."""
     if compiler() is None:
         return Diagnostic("N970", "the native engine needs a C++ compiler, and none is on the path", hint=INSTALL)
+    network = optimize(found.program.graph)
     try:
-        record(optimize(found.program.graph), model_weights(found))
+        record(network, {n: np.broadcast_to(np.float32(0), w.shape) for n, w in weights(network.block).items()})
     except Unsupported as what:
         title = f"the native engine cannot run {found.program.name}: it has {what}"
         return Diagnostic("N968", title, hint="use --engine torch")

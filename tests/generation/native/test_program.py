@@ -114,3 +114,11 @@ def test_a_vocabulary_of_one_panel_and_one() -> None:
     ids = [64, 0, 63, 64]
     theirs = expected(model, ids)
     np.testing.assert_allclose(Reader(program, named_weights(program, model)).read(ids), theirs, atol=1e-4)
+
+
+def test_a_call_may_ask_for_no_logits() -> None:
+    program, model = compiled(PROGRAMS["gpt2"])
+    reader, ids = Reader(program, named_weights(program, model)), tokens(70)
+    whole = reader.read(ids)
+    assert reader.native.run(ids[:60], range(60), [reader.tables[1]] * 60, []).shape == (0, VOCAB_SIZE)
+    assert np.array_equal(reader.read(ids[60:], 60, text=1), whole[60:])

@@ -133,7 +133,7 @@ private:
             for (const Segment &s : tokens_.segments) total += Tiles(layers_[o.number], s).tasks;
             return total;
         }
-        return (rows(o) + share(rows(o)) - 1) / share(rows(o));
+        return rows(o) ? (rows(o) + share(rows(o)) - 1) / share(rows(o)) : 0;
     }
 
     void perform(const Operation &o, int64_t task, int thread) {
