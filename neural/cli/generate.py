@@ -230,16 +230,16 @@ def _run(generation: Generation, streamed: str | None, said: list[str]) -> signa
     with StopRequest() as stop:
         for line in said:
             note(line)
+        end = ""
         try:
-            _emit(streamed or "")
             for pieces in generation:
                 if streamed is not None:
-                    _emit(pieces[0])
+                    _emit(streamed + pieces[0])
+                    streamed, end = "", "\n"
                 if stop.signal is not None:
                     break
         finally:
-            if streamed is not None:
-                _emit("\n")
+            _emit(end)
     return stop.signal
 
 

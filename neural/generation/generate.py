@@ -87,8 +87,8 @@ class Generation:
     """Continuations of one prompt, written step by step as one batch: iterate it once.
 
     Each step gives the new text of every sample, a list of `num_samples` strings: whole characters, held back while
-    they may be the start of a stop string. `samples` is what is written so far. `began`: of `time.perf_counter`, when
-    the model was ready.
+    they may be the start of a stop string; the first step gives empty ones, when the model is ready, at `began` of
+    `time.perf_counter`. `samples` is what is written so far.
 
     open_executor: of `executors.opener`, or what makes another one within given limits.
     context: the model's longest input, `program.context`. When it is full the newest 3/4 of it stay
@@ -150,13 +150,14 @@ class Generation:
         return sum(len(continuation.ids) for continuation in self._continuations)
 
     def __iter__(self) -> Iterator[list[str]]:
-        if self._requests[0].max_new_tokens == 0:
-            return
         count = len(self._requests)
         limits = Limits(slots=count, queue=count, draft_tokens=self._draft_tokens)
         drafter = self._open_drafter and DraftModel(self._open_drafter(limits))
         engine = Engine(self._open_executor(limits), drafter)
         self.began = time.perf_counter()
+        yield [""] * count
+        if self._requests[0].max_new_tokens == 0:
+            return
         running = {engine.submit(r): i for i, r in enumerate(self._requests)}
         while engine.busy:
             new = [""] * count
