@@ -165,7 +165,9 @@ def _row(name: str, errors: list[MatrixError]) -> tuple[str, ...]:
     outputs = "–" if first.output is None else _mean([e.output for e in errors])
     most = f"most in {worst.name}" if len(errors) > 1 else ""
     shape = f"{count}{rows:,} × {columns:,}"
-    return name, shape, str(first.bits), first.method, outputs, _mean([e.weight for e in errors]), most
+    zeros = sum(error.zeros for error in errors)
+    bits = str(first.bits) + (f", zeros in {zeros}" if 0 < zeros < len(errors) else ", zeros" if zeros else "")
+    return name, shape, bits, first.method, outputs, _mean([e.weight for e in errors]), most
 
 
 def _mean(values: list[float]) -> str:

@@ -20,7 +20,7 @@ from neural.generation.moments import products, second_moments
 from neural.generation.windows import Windows
 from neural.graph.graph import weights
 from neural.graph.passes import optimize
-from neural.quantization.choice import Matrix, quantizable, widths
+from neural.quantization.choice import Form, Matrix, forms, quantizable
 from neural.quantization.matrix import QuantizedMatrix
 from neural.quantization.quantize import MatrixError, quantize_matrix
 from neural.training.trained import Trained
@@ -77,11 +77,12 @@ def quantize(
     model = trained.model
     own = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     block = optimize(trained.program.graph).block
-    names, chosen, bits = weights(block), quantizable(block), widths(block, to)
+    names, chosen = weights(block), quantizable(block)
     _require_quantizable(own, chosen, trained.program.name)
     digest = _sha256(own[name] for name in sorted(names))
     before = perplexity(model, measured, "perplexity before", progress)
-    matrices, errors = _quantized(model, own, chosen, bits, calibration, progress)
+    form = forms(block, {name: own[name].cpu().numpy() for name in chosen}, to)
+    matrices, errors = _quantized(model, own, chosen, form, calibration, progress)
     after = perplexity(model, measured, "perplexity after", progress)
     floats = {name: own[name].cpu().numpy() for name in names if name not in matrices}
     return Quantized(matrices, floats, errors, before, after, digest)
@@ -123,7 +124,7 @@ def _quantized(
     model: nn.Module,
     own: Mapping[str, Tensor],
     chosen: Mapping[str, Matrix],
-    bits: Mapping[str, int],
+    form: Mapping[str, Form],
     calibration: Windows | None,
     progress: Progress,
 ) -> tuple[dict[str, QuantizedMatrix], tuple[MatrixError, ...]]:
@@ -137,7 +138,7 @@ def _quantized(
 
             def one(name: str, moments=moments) -> tuple[QuantizedMatrix, MatrixError]:
                 moment = moments[name].cpu().numpy() if name in moments else None
-                return quantize_matrix(name, own[name].cpu().numpy(), bits[name], moment, table=chosen[name].table)
+                return quantize_matrix(name, own[name].cpu().numpy(), form[name], moment, table=chosen[name].table)
 
             with progress("quantising", sum(math.prod(chosen[n].shape) for n in names)) as advance:
                 for name, (matrices[name], error) in zip(names, pool.map(one, names), strict=True):

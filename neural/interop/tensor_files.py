@@ -98,7 +98,7 @@ def box(offset: Offset, shape: tuple[int, ...]) -> tuple[slice, ...]:
 
 class TensorFiles(Mapping[str, np.ndarray]):
     """The tensors of files by name. Each is read when it is asked for, narrower floats widened to float32, and so are
-    matrices that are stored quantised, "w.int8" or "w.int4" beside "w.scales" as `w`.
+    matrices that are stored quantised, "w.int8" or "w.int4" beside "w.scales" (and "w.zeros") as `w`.
     """
 
     def __init__(self, stored: Mapping[str, Stored | Joined]) -> None:
@@ -109,7 +109,7 @@ class TensorFiles(Mapping[str, np.ndarray]):
             for name in (stored_name.removesuffix(f".int{bits}") for stored_name in stored)
             if f"{name}.int{bits}" in stored and f"{name}.scales" in stored
         }
-        parts = {part for name, bits in self._bits.items() for part in (f"{name}.int{bits}", f"{name}.scales")}
+        parts = {part for name in self._bits for part in self._parts(name)}
         self._names = dict.fromkeys([*(name for name in stored if name not in parts), *self._bits])
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -131,8 +131,14 @@ class TensorFiles(Mapping[str, np.ndarray]):
         """
         return {name: self._matrix(name) for name in self._bits}
 
+    def _parts(self, name: str) -> list[str]:
+        """What a quantised matrix is stored in."""
+        return [
+            f"{name}.{end}" for end in (f"int{self._bits[name]}", "scales", "zeros") if f"{name}.{end}" in self.stored
+        ]
+
     def _matrix(self, name: str) -> QuantizedMatrix:
-        parts = {part: self.stored[part] for part in (f"{name}.int{self._bits[name]}", f"{name}.scales")}
+        parts = {part: self.stored[part] for part in self._parts(name)}
         try:
             return QuantizedMatrix.from_tensors(name, {part: stored.part() for part, stored in parts.items()})
         except ValueError as error:

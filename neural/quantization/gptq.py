@@ -5,25 +5,28 @@ from __future__ import annotations
 import numpy as np
 
 from neural.quantization.matrix import GROUP, ROWS, QuantizedMatrix, bits_for
-from neural.quantization.rounding import assembled, best_scales, nearest
+from neural.quantization.rounding import Part, assembled, best_steps, nearest, part
 
 DAMPING = 0.01  # of the mean of the Hessian's diagonal, added to it
 BLOCK = 32  # columns between two corrections of all that follow
 
 
-def gptq(matrix: np.ndarray, second_moment: np.ndarray, bits: int, group: int = GROUP) -> QuantizedMatrix:
+def gptq(
+    matrix: np.ndarray, second_moment: np.ndarray, bits: int, group: int = GROUP, *, zeros: bool = False
+) -> QuantizedMatrix:
     """A float32 (N, K) such that its products with what it really reads change little. bits: as `bits_for` says.
+    zeros: with zero points, if it is of 4 bits.
 
     second_moment: (K, K), the mean of x xᵀ over the inputs x: half the Hessian of the squared error of x · matrixᵀ,
     which all rows share. Columns are taken by the size of what they are multiplied by, largest first, while there are
-    many left to make up for them; scales are those of rounding to the nearest, so that groups stay neighbours. Inputs
+    many left to make up for them; steps are those of rounding to the nearest, so that groups stay neighbours. Inputs
     that are always 0 do no harm: damping makes the Hessian positive definite.
     """
     bits = bits_for(matrix.shape[1], bits, group)
     group = matrix.shape[1] if bits == 8 else group
     order = np.argsort(-np.diag(second_moment), kind="stable")
     factor = _inverse_factor(second_moment[np.ix_(order, order)])
-    parts = [_rows(matrix[i : i + ROWS], factor, order, bits, group) for i in range(0, len(matrix), ROWS)]
+    parts = [_rows(matrix[i : i + ROWS], factor, order, bits, group, zeros) for i in range(0, len(matrix), ROWS)]
     return assembled(bits, group, parts)
 
 
@@ -36,22 +39,20 @@ def _inverse_factor(second_moment: np.ndarray) -> np.ndarray:
     return np.linalg.cholesky(inverse.T @ inverse).T.astype(np.float32)
 
 
-def _rows(
-    rows: np.ndarray, factor: np.ndarray, order: np.ndarray, bits: int, group: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """int8 (K, N) and float32 (K // group, N) of some rows. order (K,): the columns in the order of `factor`."""
+def _rows(rows: np.ndarray, factor: np.ndarray, order: np.ndarray, bits: int, group: int, zeros: bool) -> Part:
+    """Of some rows. order (K,): the columns in the order of `factor`."""
     columns = np.array(rows.T, np.float32, order="C")
-    scales = np.stack([best_scales(columns[i : i + group], bits) for i in range(0, len(columns), group)])
+    steps = best_steps(columns, bits, group, zeros)
     integers, left = np.empty(columns.shape, np.int8), columns[order]
     for start in range(0, len(left), BLOCK):
         block, own = left[start : start + BLOCK], factor[start : start + BLOCK, start : start + BLOCK]
         errors = np.empty_like(block)
         for i, column in enumerate(order[start : start + BLOCK].tolist()):
-            scale = scales[column // group]
-            rounded = nearest(block[i], scale, bits)
+            own_steps = steps[column // group]
+            rounded = nearest(block[i], own_steps, bits)
             integers[column] = rounded
-            errors[i] = (block[i] - rounded * scale) / own[i, i]
+            errors[i] = (block[i] - (rounded + own_steps.offsets) * own_steps.scales) / own[i, i]
             block[i + 1 :] -= own[i, i + 1 :, None] * errors[i]
         end = start + len(block)
         left[end:] -= factor[start:end, end:].T @ errors
-    return integers, scales
+    return part(integers, steps)

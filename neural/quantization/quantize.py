@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neural.graph.graph import Block
-from neural.quantization.choice import widths
+from neural.quantization.choice import Form, forms
 from neural.quantization.gptq import gptq
 from neural.quantization.matrix import ROWS, QuantizedMatrix
 from neural.quantization.rounding import round_to_nearest
@@ -23,28 +23,32 @@ class MatrixError:
     name: str
     shape: tuple[int, int]
     bits: int
+    zeros: bool  # whether it has zero points
     method: str  # "rounding" or "gptq"
     weight: float
     output: float | None
 
 
 def quantize_matrix(
-    name: str, matrix: np.ndarray, bits: int, second_moment: np.ndarray | None, *, table: bool = False
+    name: str, matrix: np.ndarray, form: Form, second_moment: np.ndarray | None, *, table: bool = False
 ) -> tuple[QuantizedMatrix, MatrixError]:
-    """A float32 (N, K) in 8 or 4 bits. second_moment: (K, K), as `gptq` takes it; None where there is no text.
+    """A float32 (N, K) in some form. second_moment: (K, K), as `gptq` takes it; None where there is no text.
 
     table: rows of it are looked up. Then it is rounded to the nearest even if it is a tied head, too: GPTQ would change
     the rows for the sake of the head's products, and loses more where they are read than it wins there.
     """
     by_gptq = second_moment is not None and not table
-    made = gptq(matrix, second_moment, bits) if by_gptq else round_to_nearest(matrix, bits)
+    bits, zeros = form
+    made = gptq(matrix, second_moment, bits, zeros=zeros) if by_gptq else round_to_nearest(matrix, bits, zeros=zeros)
     weight, output = _errors(matrix, made, second_moment)
-    return made, MatrixError(name, made.shape, made.bits, "gptq" if by_gptq else "rounding", weight, output)
+    method, has_zeros = "gptq" if by_gptq else "rounding", made.zeros is not None
+    return made, MatrixError(name, made.shape, made.bits, has_zeros, method, weight, output)
 
 
 def round_all(block: Block, weights: Mapping[str, np.ndarray], to: str) -> dict[str, QuantizedMatrix]:
     """The matrices of a network (after `optimize`) rounded to the nearest, for who has no text to calibrate on."""
-    return {name: round_to_nearest(weights[name], bits) for name, bits in widths(block, to).items()}
+    found = forms(block, weights, to)
+    return {name: round_to_nearest(weights[name], form.bits, zeros=form.zeros) for name, form in found.items()}
 
 
 def _errors(matrix: np.ndarray, made: QuantizedMatrix, second_moment: np.ndarray | None) -> tuple[float, float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -15,9 +16,11 @@ from neural.compiler import load
 from neural.graph.graph import weights
 from neural.graph.interpreter import initial_weights
 from neural.graph.passes import optimize
+from neural.quantization.choice import quantizable
 from neural.quantization.quantize import round_all
+from neural.quantization.rounding import round_to_nearest
 from neural.verification.onnx_peer import Driver
-from tests.parity.onnx_runs import session
+from tests.parity.onnx_runs import run, session
 from tests.parity.test_models import BIDIRECTIONAL, SMALL, WINDOWED, compile_source, example
 from tests.parity.test_models import Source as Text
 
@@ -84,6 +87,29 @@ def test_a_quantised_model_is_near_and_decodes_as_it_reads(quantize: str) -> Non
     steps = np.concatenate([stepwise.read(IDS[:, i : i + 1]) for i in range(IDS.shape[1])], axis=1)
     assert 0 < np.abs(whole - exact).max() / np.abs(exact).max() < {"int8": 0.05, "int4": 0.3}[quantize]
     np.testing.assert_allclose(steps, whole, atol=1e-4 * np.abs(whole).max())
+
+
+WIDE_POOLED = BIDIRECTIONAL.replace("POOLING", "LastToken()").replace("(50, 16)", "(50, 64)")
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [network("llama", **WIDE, d_ff=64), optimize(compile_source(Text("pooled.neural", WIDE_POOLED)).graph)],
+    ids=["llama", "pooled"],
+)
+def test_zero_points_in_fractions_of_a_step(graph) -> None:
+    """Beside the network with the numbers that the integers stand for: what is left is the rounding of inputs."""
+    own = initial_weights(graph, 1, np.float32)
+    own |= {n: np.abs(w) for n, w in own.items() if w.ndim == 2}
+    matrices = {n: round_to_nearest(own[n], 4, zeros=True) for n in quantizable(graph.block)}
+    model = emit(graph, own, matrices)
+    kinds = [n.op_type for n in model.graph]
+    assert kinds.count("MatMulNBits") == kinds.count("ReduceSum") > 2
+    theirs = run(emit(graph, own | {n: m.dequantized() for n, m in matrices.items()}), [IDS])
+    ours, without = (
+        run(m, [IDS]) for m in (model, emit(graph, own, {n: replace(m, zeros=None) for n, m in matrices.items()}))
+    )
+    assert np.abs(ours - theirs).max() < 0.02 * np.abs(theirs).max() < np.abs(without - theirs).max()
 
 
 def test_rows_that_are_no_whole_blocks_stay_as_they_are() -> None:

@@ -29,7 +29,7 @@ from neural.generation.native.building import compiler
 from neural.graph.graph import weights
 from neural.graph.passes import optimize
 from neural.interop.tensor_files import read_tensors, write_file
-from neural.quantization.choice import LARGEST, quantizable, widths
+from neural.quantization.choice import LARGEST, _room, forms, quantizable, widths
 from neural.quantization.gptq import gptq
 from neural.quantization.matrix import size
 from neural.training.loop import train
@@ -270,6 +270,26 @@ def test_sizes(example: str, sets: dict[str, int], wide: bool, to: str) -> None:
     before = sum(sizes.values())
     sizes |= {name: size(matrix.shape, bits[name]) for name, matrix in chosen.items()}
     assert sum(sizes.values()) <= LARGEST[to] * before
+
+
+def test_zero_points_are_for_matrices_that_need_them() -> None:
+    """And as many as there is room for, those first that win most. Tables and int8 have none."""
+    block = optimize(load("examples/shakespeare_char.neural", {}).graph).block
+    rng, chosen = np.random.default_rng(0), quantizable(block)
+    numbers = {name: rng.standard_normal(matrix.shape, np.float32) for name, matrix in chosen.items()}
+    table = next(name for name, matrix in chosen.items() if matrix.table)
+    assert not any(form.zeros for form in forms(block, numbers, "int4").values())
+    leaning = {name: np.maximum(w, w / 3) for name, w in numbers.items()}
+    assert {name for name, form in forms(block, leaning, "int4").items() if not form.zeros} == {table}
+    assert not any(form.zeros for form in forms(block, leaning, "int8").values())
+    first = list(chosen)[1]
+    with pytest.MonkeyPatch.context() as patch:  # room for one
+        free = _room(block, widths(block, "int4"), "int4")
+        added = size(chosen[first].shape, 4, zeros=True) - size(chosen[first].shape, 4)
+        floats = 4 * sum(math.prod(weight.shape) for weight in weights(block).values())
+        patch.setitem(LARGEST, "int4", LARGEST["int4"] - (free - 1.2 * added) / floats)
+        found = forms(block, leaning | {first: np.abs(numbers[first])}, "int4")
+    assert [name for name, form in found.items() if form.zeros] == [first]
 
 
 @pytest.mark.parametrize("budget", [2**20, 1], ids=["at once", "one after another"])

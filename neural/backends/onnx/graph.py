@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from neural.backends.onnx.quantization import Blocks, to_blocks
+from neural.backends.onnx.quantization import Blocks, group_offsets, to_blocks
 from neural.quantization.matrix import QuantizedMatrix
 
 OPSET = 23
@@ -73,24 +73,39 @@ class GraphBuilder:
             )
         return self.initializers[name]
 
-    def linear(self, scope: str, x: ir.Value, weight: str, transposed: bool, bias: ir.Value | None) -> ir.Value:
-        """x · weightᵀ + bias; x · weight + bias for a weight that is tied transposed."""
+    def linear(
+        self, scope: str, x: ir.Value, rank: int, weight: str, transposed: bool, bias: ir.Value | None
+    ) -> ir.Value:
+        """x · weightᵀ + bias; x · weight + bias for a weight that is tied transposed. rank: of x."""
         blocks = None if transposed else self._blocks(weight)
         if blocks is not None:
             rows, columns = self.quantized[weight].shape
             # accuracy_level 4: products of integers, by far the fastest
-            return self.op(
+            y = self.op(
                 scope, "MatMulNBits", x, *self._stored(weight, blocks), None, None, bias, domain=ORT,
                 K=columns, N=rows, bits=self.quantized[weight].bits, block_size=blocks.size, accuracy_level=4,
             )  # fmt: skip
+            return self._with_zeros(scope, x, rank, weight, y)
         # Stored in PyTorch's layout, (out, in): runtimes turn a constant once, when they load it
         matrix = self.weight(weight) if transposed else self.op(scope, "Transpose", self.weight(weight), perm=[1, 0])
         y = self.op(scope, "MatMul", x, matrix)
         return y if bias is None else self.op(scope, "Add", y, bias)
 
+    def _with_zeros(self, scope: str, x: ir.Value, rank: int, weight: str, y: ir.Value) -> ir.Value:
+        """A product by a matrix without its zero points, with what they add."""
+        added = group_offsets(self.quantized[weight])
+        if added is None:
+            return y
+        split = self.constant([0] * (rank - 1) + [len(added), self.quantized[weight].group], "int64")
+        grouped = self.op(scope, "Reshape", x, split)
+        sums = self.op(scope, "ReduceSum", grouped, self.constant([-1], "int64"), keepdims=0)
+        matrix = self._initializer(f"{weight}_offset", added)
+        return self.op(scope, "Add", y, self.op(scope, "MatMul", sums, matrix))
+
     def rows(self, scope: str, weight: str, transposed: bool, ids: ir.Value) -> ir.Value:
         """Rows of a table; columns of one that is tied transposed."""
-        blocks = None if transposed else self._blocks(weight)
+        plain = transposed or weight not in self.quantized or self.quantized[weight].zeros is not None
+        blocks = None if plain else self._blocks(weight)
         if blocks is not None:
             values, scales = self._stored(weight, blocks)
             # The same bytes that a tied MatMulNBits reads, as a matrix

@@ -198,7 +198,8 @@ class Site:
         return self.writer.graph.weight(self._stored(name)[0])
 
     def linear(self, x: ir.Value, weight: str, bias: str | None) -> ir.Value:
-        return self.writer.graph.linear(self.scope, x, *self._stored(weight), bias and self.weight(bias))
+        rank = len(self.shapes[0])
+        return self.writer.graph.linear(self.scope, x, rank, *self._stored(weight), bias and self.weight(bias))
 
     def rows(self, weight: str, ids: ir.Value) -> ir.Value:
         return self.writer.graph.rows(self.scope, *self._stored(weight), ids)

@@ -1,4 +1,8 @@
-"""Quantised matrices as onnxruntime's MatMulNBits and GatherBlockQuantized read them: the same integers, in blocks."""
+"""Quantised matrices as onnxruntime's MatMulNBits and GatherBlockQuantized read them: the same integers, in blocks.
+
+Their zero points are whole steps (those of fractions are computed in float32, 100 times slower). What ours add to a
+product is one of its own, of the sums of the input's groups with a matrix a 32nd of the size.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from neural.quantization.matrix import QuantizedMatrix
+from neural.quantization.matrix import QuantizedMatrix, offsets
 
 LARGEST_BLOCK = 32  # of an int8 row, whose blocks all have its scale: what is read is rounded to 8 bits by blocks, too
 SMALLEST_BLOCK = 16  # that the operators know
@@ -31,6 +35,13 @@ def to_blocks(matrix: QuantizedMatrix) -> Blocks | None:
     if matrix.bits == 8:
         scales = np.repeat(scales, columns // size, axis=1)
     return Blocks(size, values.reshape(rows, columns // size, -1), scales)
+
+
+def group_offsets(matrix: QuantizedMatrix) -> np.ndarray | None:
+    """float32 (K // group, N): what times the sums of a row's groups its zero points add to the row's product."""
+    if matrix.zeros is None:
+        return None
+    return (offsets(matrix.zeros) * matrix.scales.astype(np.float32)).T
 
 
 def from_blocks(values: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:

@@ -27,7 +27,7 @@ P, N = ctypes.c_void_p, ctypes.c_int64
 FUNCTIONS = {  # name: (result, arguments), as in source/engine.cpp
     "engine_new": (P, (N, N)),
     "engine_delete": (None, (P,)),
-    "engine_matrix": (N, (P, N, N, N, P, P)),
+    "engine_matrix": (N, (P, N, N, N, P, P, P)),
     "engine_vector": (N, (P, N, P)),
     "engine_buffer": (N, (P, N)),
     "engine_layer": (None, (P, N, N, N, N, ctypes.c_float)),

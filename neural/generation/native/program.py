@@ -108,15 +108,18 @@ class Program:
 
     def _hold(self, matrix: np.ndarray | QuantizedMatrix) -> int:
         if isinstance(matrix, QuantizedMatrix):
-            bits, values, scales = matrix.bits, matrix.values, matrix.scales
+            bits, values, scales, zeros = matrix.bits, matrix.values, matrix.scales, matrix.zeros
             if bits == 4 and matrix.group != GROUP:
                 scales = np.repeat(scales, matrix.group // GROUP, axis=1)
+                zeros = None if zeros is None else np.repeat(zeros, matrix.group // GROUP, axis=1)
             scales = np.ascontiguousarray(scales, np.float16 if bits == 4 else np.float32)
         else:
-            bits, values, scales = 32, np.asarray(matrix, np.float32), np.empty(0, np.float32)
-        values = np.ascontiguousarray(values)
+            bits, values, scales, zeros = 32, np.asarray(matrix, np.float32), np.empty(0, np.float32), None
+        values, zeros = np.ascontiguousarray(values), None if zeros is None else np.ascontiguousarray(zeros)
         rows, columns = matrix.shape
-        number = self._library.engine_matrix(self._engine, bits, rows, columns, _at(values), _at(scales))
+        number = self._library.engine_matrix(
+            self._engine, bits, rows, columns, _at(values), _at(scales), None if zeros is None else _at(zeros)
+        )
         if number < 0:
             raise MemoryError(f"no room for a matrix of {rows} x {columns}")
         return number

@@ -71,9 +71,14 @@ def named_weights(program: Program, model: nn.Module) -> dict[str, np.ndarray]:
     return {name: state[name].numpy() for name in weights(optimize(program.graph).block)}
 
 
-def rounded(numbers: dict[str, np.ndarray], bits: int) -> dict[str, np.ndarray | QuantizedMatrix]:
+def rounded(
+    numbers: dict[str, np.ndarray], bits: int, *, zeros: bool = False
+) -> dict[str, np.ndarray | QuantizedMatrix]:
     """Matrices as integers, as `neural quantize` leaves them: not the positions."""
-    return {n: round_to_nearest(w, bits) if w.ndim == 2 and len(w) != CONTEXT else w for n, w in numbers.items()}
+    return {
+        n: round_to_nearest(w, bits, zeros=zeros) if w.ndim == 2 and len(w) != CONTEXT else w
+        for n, w in numbers.items()
+    }
 
 
 class Reader:

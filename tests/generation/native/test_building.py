@@ -36,7 +36,7 @@ def test_other_machines_give_the_same_numbers(other_machine: None) -> None:
     weights, ids = named_weights(program, model), tokens(100)
     theirs = expected(model, ids)
     np.testing.assert_allclose(Reader(program, weights).read(ids), theirs, atol=2e-5 * np.abs(theirs).max())
-    there = [Reader(program, rounded(weights, bits)).read(ids) for bits in (8, 4)]
+    there = [Reader(program, rounded(weights, bits, zeros=zeros)).read(ids) for bits, zeros in FORMS]
     building.library.cache_clear()
     here = subprocess.run(
         [sys.executable, "-c", HERE], capture_output=True, check=True, env={**os.environ, "XDG_CACHE_HOME": CACHE}
@@ -44,13 +44,15 @@ def test_other_machines_give_the_same_numbers(other_machine: None) -> None:
     np.testing.assert_allclose(np.frombuffer(here.stdout, np.float32), np.ravel(there), atol=1e-4)
 
 
+FORMS = (8, False), (4, False), (4, True)
 CACHE = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
 HERE = """
 import sys, numpy as np
 from tests.generation.native.models import PROGRAMS, Reader, compiled, named_weights, rounded, tokens
 program, model = compiled(PROGRAMS["rope, grouped"])
 weights = named_weights(program, model)
-read = [Reader(program, rounded(weights, bits)).read(tokens(100)) for bits in (8, 4)]
+forms = (8, False), (4, False), (4, True)
+read = [Reader(program, rounded(weights, bits, zeros=zeros)).read(tokens(100)) for bits, zeros in forms]
 sys.stdout.buffer.write(np.ravel(read).tobytes())
 """
 

@@ -35,15 +35,15 @@ def test_logits_are_pytorchs(name: str) -> None:
     np.testing.assert_allclose(ours, theirs, atol=2e-5 * np.abs(theirs).max())
 
 
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(("bits", "zeros"), [(8, False), (4, False), (4, True)])
 @pytest.mark.parametrize("name", ["gpt2", "rope, grouped", "wide head"])
-def test_integers_are_what_they_stand_for(name: str, bits: int) -> None:
+def test_integers_are_what_they_stand_for(name: str, bits: int, zeros: bool) -> None:
     """As near to PyTorch with the rounded weights as rounding the inputs of each product allows, and nearer to it than
     to PyTorch with the weights as they were.
     """
     program, model = compiled(PROGRAMS[name])
     weights = named_weights(program, model)
-    integers = rounded(weights, bits)
+    integers = rounded(weights, bits, zeros=zeros)
     ids = tokens(CONTEXT)
     unrounded = expected(model, ids)
     with torch.no_grad():
@@ -58,13 +58,13 @@ def test_integers_are_what_they_stand_for(name: str, bits: int) -> None:
         assert error < 0.5 * np.sqrt(np.mean((theirs - unrounded) ** 2))
 
 
-@pytest.mark.parametrize("bits", [32, 8, 4])
+@pytest.mark.parametrize(("bits", "zeros"), [(32, False), (8, False), (4, False), (4, True)])
 @pytest.mark.parametrize("name", ["gpt2", "one key head", "window, normed, scaled"])
-def test_a_text_is_the_same_however_it_is_cut(name: str, bits: int) -> None:
+def test_a_text_is_the_same_however_it_is_cut(name: str, bits: int, zeros: bool) -> None:
     program, model = compiled(PROGRAMS[name])
     weights = named_weights(program, model)
     if bits < 32:
-        weights = rounded(weights, bits)
+        weights = rounded(weights, bits, zeros=zeros)
     ids = tokens(150)
     whole = Reader(program, weights).read(ids)
     reader = Reader(program, weights, threads=3)

@@ -282,15 +282,16 @@ void engine_delete(Engine *engine) { delete engine; }
 
 // values: float (n, k); int8 (n, k) with scales float (n,); int4 uint8 (n, k / 2) with scales half (n, k / 32).
 // Returns its number, -1 without memory.
-int64_t engine_matrix(Engine *engine, int64_t bits, int64_t n, int64_t k, const void *values, const void *scales) {
-    auto matrix = std::make_unique<Matrix>(int(bits), n, k);
+int64_t engine_matrix(Engine *engine, int64_t bits, int64_t n, int64_t k, const void *values, const void *scales,
+                      const uint8_t *zeros) {
+    auto matrix = std::make_unique<Matrix>(int(bits), n, k, zeros != nullptr);
     if (!matrix->data) return -1;
     if (bits == 32)
         matrix->pack(static_cast<const float *>(values));
     else if (bits == 8)
         matrix->pack(static_cast<const int8_t *>(values), static_cast<const float *>(scales));
     else
-        matrix->pack(static_cast<const uint8_t *>(values), static_cast<const uint16_t *>(scales));
+        matrix->pack(static_cast<const uint8_t *>(values), static_cast<const uint16_t *>(scales), zeros);
     engine->matrices.push_back(std::move(matrix));
     return int64_t(engine->matrices.size()) - 1;
 }

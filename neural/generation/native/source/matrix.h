@@ -3,7 +3,8 @@
 //   float32  [K][64]
 //   int8     groups of 64 inputs: [16][64][4] bytes, the value + 128; a scale an output
 //   int4     groups of 32 inputs: [4][4][64] bytes, the value + 8, then 64 scales in half precision. A byte has the
-//            inputs of step 2i in its low half and those of step 2i + 1 in its high half, of four inputs a step
+//            inputs of step 2i in its low half and those of step 2i + 1 in its high half, of four inputs a step. With
+//            zero points [16][4] bytes more, of the outputs 16 j + i: what is 0, in sixteenths of a step; without 8 is 0
 #pragma once
 
 #include <sys/mman.h>
@@ -46,8 +47,9 @@ private:
 struct Matrix {
     int bits;
     int64_t n, k;
+    bool zeros;            // of int4
     int group;             // inputs that are quantised together
-    int64_t groups, panel_bytes;
+    int64_t groups, group_bytes, panel_bytes;
     std::unique_ptr<Memory> memory;
     uint8_t *data;
     std::vector<float> scales;  // int8: one an output
@@ -55,10 +57,11 @@ struct Matrix {
     int64_t panels() const { return (n + PANEL - 1) / PANEL; }
     const uint8_t *panel(int64_t i) const { return data + i * panel_bytes; }
 
-    Matrix(int bits, int64_t n, int64_t k) : bits(bits), n(n), k(k) {
+    Matrix(int bits, int64_t n, int64_t k, bool zeros) : bits(bits), n(n), k(k), zeros(zeros) {
         group = bits == 8 ? 64 : 32;
         groups = (k + group - 1) / group;
-        panel_bytes = bits == 32 ? k * PANEL * 4 : groups * (bits == 8 ? 64 * PANEL : 16 * PANEL + 2 * PANEL);
+        group_bytes = bits == 8 ? 64 * PANEL : (zeros ? 19 : 18) * PANEL;
+        panel_bytes = bits == 32 ? k * PANEL * 4 : groups * group_bytes;
         memory = std::make_unique<Memory>(panels() * panel_bytes);
         data = static_cast<uint8_t *>(memory->data());
     }
@@ -80,15 +83,18 @@ struct Matrix {
             for (int64_t i = 0; i < k; i++) *byte8(row, i) = uint8_t(values[row * k + i] + 128);
     }
 
-    // values (n, k / 2), the even input in the low half; scales (n, k / 32) in half precision
-    void pack(const uint8_t *values, const uint16_t *group_scales) {
+    // values (n, k / 2), the even input in the low half; scales (n, k / 32) in half precision; zero points of that shape, if any
+    void pack(const uint8_t *values, const uint16_t *group_scales, const uint8_t *group_zeros) {
         std::memset(data, 0, panels() * panel_bytes);
         for (int64_t row = 0; row < n; row++) {
             for (int64_t i = 0; i < k; i++) {
                 uint8_t value = values[(row * k + i) / 2] >> (i % 2 * 4) & 15;
                 *byte4(row, i) |= value << (i / 4 % 2 * 4);
             }
-            for (int64_t g = 0; g < groups; g++) *scale4(row, g) = group_scales[row * groups + g];
+            for (int64_t g = 0; g < groups; g++) {
+                *scale4(row, g) = group_scales[row * groups + g];
+                if (zeros) *zero4(row, g) = group_zeros[row * groups + g];
+            }
         }
     }
 
@@ -102,9 +108,9 @@ struct Matrix {
         } else {
             for (int64_t g = 0; g < groups; g++) {
                 uint16_t sixteen[16] = {*scale4(index, g)};
-                float scale = load_halves(sixteen)[0];
+                float scale = load_halves(sixteen)[0], zero = zeros ? *zero4(index, g) / 16.0f : 8.0f;
                 for (int64_t i = g * group; i < std::min(k, (g + 1) * group); i++)
-                    out[i] = ((*byte4(index, i) >> (i / 4 % 2 * 4) & 15) - 8) * scale;
+                    out[i] = ((*byte4(index, i) >> (i / 4 % 2 * 4) & 15) - zero) * scale;
             }
         }
     }
@@ -113,11 +119,12 @@ private:
     uint8_t *byte8(int64_t row, int64_t i) const {
         return data + row / PANEL * panel_bytes + i / 4 * 256 + row % PANEL * 4 + i % 4;
     }
-    uint8_t *block4(int64_t row, int64_t g) const { return data + row / PANEL * panel_bytes + g * 18 * PANEL; }
+    uint8_t *block4(int64_t row, int64_t g) const { return data + row / PANEL * panel_bytes + g * group_bytes; }
     uint8_t *byte4(int64_t row, int64_t i) const {
         return block4(row, i / 32) + i % 32 / 8 * 256 + row % PANEL * 4 + i % 4;
     }
     uint16_t *scale4(int64_t row, int64_t g) const {
         return reinterpret_cast<uint16_t *>(block4(row, g) + 16 * PANEL) + row % PANEL;
     }
+    uint8_t *zero4(int64_t row, int64_t g) const { return block4(row, g) + 18 * PANEL + row % 16 * 4 + row % PANEL / 16; }
 };

@@ -77,10 +77,10 @@ static inline int32_t word(const int8_t *p) {
 }
 
 // sums (M, 64) += rows . panel, over groups from `g` to `end`
-template <int M, int BITS>
+template <int M, int BITS, bool ZEROS>
 static void integer_tile(const Integers &x, int64_t groups, int64_t row, const uint8_t *panel, int64_t g, int64_t end,
                          float *out) {
-    constexpr int GROUP = BITS == 8 ? 64 : 32, BYTES = BITS == 8 ? 64 * PANEL : 18 * PANEL;
+    constexpr int GROUP = BITS == 8 ? 64 : 32, BYTES = (BITS == 8 ? 64 : ZEROS ? 19 : 18) * PANEL;
     f32x16 sums[M][4];
     for (int m = 0; m < M; m++)
         for (int v = 0; v < 4; v++) sums[m][v] = load(out + m * PANEL + 16 * v);
@@ -91,7 +91,7 @@ static void integer_tile(const Integers &x, int64_t groups, int64_t row, const u
         const int8_t *q[M];
         for (int m = 0; m < M; m++) {
             q[m] = x.values.data() + ((row + m) * groups + g) * GROUP;
-            for (int v = 0; v < 4; v++) acc[m][v] = i32x16{} + x.bases[(row + m) * groups + g];
+            for (int v = 0; v < 4; v++) acc[m][v] = i32x16{} + (ZEROS ? 0 : x.bases[(row + m) * groups + g]);
         }
         if constexpr (BITS == 8) {
             for (int s = 0; s < 16; s++)
@@ -111,10 +111,16 @@ static void integer_tile(const Integers &x, int64_t groups, int64_t row, const u
                         acc[m][v] = dot4(acc[m][v], high, word(q[m] + 8 * s + 4));
                     }
                 }
+            i32x16 zeros = ZEROS ? (i32x16)load_bytes(block + 18 * PANEL) : i32x16{};
             for (int v = 0; v < 4; v++) {
                 f32x16 scale = load_halves(reinterpret_cast<const uint16_t *>(block + 16 * PANEL) + 16 * v);
-                for (int m = 0; m < M; m++)
-                    sums[m][v] += x.scales[(row + m) * groups + g] * to_floats(acc[m][v]) * scale;
+                f32x16 zero = ZEROS ? to_floats(zeros >> (8 * v) & 255) : f32x16{};
+                for (int m = 0; m < M; m++) {
+                    f32x16 total = to_floats(acc[m][v]);
+                    // bases are -8 times the sum of a group's inputs, zero points are in sixteenths
+                    if (ZEROS) total += x.bases[(row + m) * groups + g] * (1 / 128.0f) * zero;
+                    sums[m][v] += x.scales[(row + m) * groups + g] * total * scale;
+                }
             }
         }
     }
@@ -122,16 +128,16 @@ static void integer_tile(const Integers &x, int64_t groups, int64_t row, const u
         for (int v = 0; v < 4; v++) store(out + m * PANEL + 16 * v, sums[m][v]);
 }
 
-template <int BITS>
+template <int BITS, bool ZEROS>
 static void integer_rows(int m, const Integers &x, int64_t groups, int64_t row, const uint8_t *panel, int64_t g,
                          int64_t end, float *out) {
     switch (m) {
-        case 1: return integer_tile<1, BITS>(x, groups, row, panel, g, end, out);
-        case 2: return integer_tile<2, BITS>(x, groups, row, panel, g, end, out);
-        case 3: return integer_tile<3, BITS>(x, groups, row, panel, g, end, out);
-        case 4: return integer_tile<4, BITS>(x, groups, row, panel, g, end, out);
-        case 5: return integer_tile<5, BITS>(x, groups, row, panel, g, end, out);
-        default: return integer_tile<6, BITS>(x, groups, row, panel, g, end, out);
+        case 1: return integer_tile<1, BITS, ZEROS>(x, groups, row, panel, g, end, out);
+        case 2: return integer_tile<2, BITS, ZEROS>(x, groups, row, panel, g, end, out);
+        case 3: return integer_tile<3, BITS, ZEROS>(x, groups, row, panel, g, end, out);
+        case 4: return integer_tile<4, BITS, ZEROS>(x, groups, row, panel, g, end, out);
+        case 5: return integer_tile<5, BITS, ZEROS>(x, groups, row, panel, g, end, out);
+        default: return integer_tile<6, BITS, ZEROS>(x, groups, row, panel, g, end, out);
     }
 }
 
@@ -154,7 +160,7 @@ static void panel_product(const Matrix &w, int64_t p, int64_t rows, const float 
         return;
     }
     std::memset(sums, 0, rows * PANEL * sizeof(float));
-    auto product = w.bits == 8 ? integer_rows<8> : integer_rows<4>;
+    auto product = w.bits == 8 ? integer_rows<8, false> : w.zeros ? integer_rows<4, true> : integer_rows<4, false>;
     for (int64_t block = 0; block < rows; block += BLOCK_ROWS) {
         int64_t end = std::min(rows, block + BLOCK_ROWS), depth = end - block <= TILE ? w.groups : 1;
         for (int64_t g = 0; g < w.groups; g += depth)
