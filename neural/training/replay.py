@@ -58,8 +58,9 @@ def replay_step(run: Run, device: str = "auto") -> Replay:
     batches = [to_device(run.data.training.batch(index), where) for index in indices]
     checkpoint.state.randomness.restore(where)
     parallel = alone(model.train(), run.program.settings.train.batch_size)
-    passes = [_pass(parallel, batch, 1 / len(batches)) for batch in batches]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]).item()
+    with parallel.stepping():
+        passes = [_pass(parallel, batch, 1 / len(batches)) for batch in batches]
+        norm = parallel.norm().item()
     loss = torch.stack([loss for loss, _ in passes]).mean().item()
     named = list(model.named_parameters())
     return Replay(

@@ -6,7 +6,9 @@ Where a thread has sequences of its own, there is one wait a batch: that of addi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -18,6 +20,7 @@ from neural.training.loss import Batch
 
 THREADS = 4  # at most; more would mostly wait for Python
 PARAMETERS = 2**25  # at most, as each thread has a gradient of its own: 128 MiB
+FEW = 2**22  # parameters that one core updates sooner than several have met
 
 
 class Shares(Parallel):
@@ -27,15 +30,29 @@ class Shares(Parallel):
         super().__init__(model)
         self.count, self.cores = count, torch.get_num_threads()
         self.threads = ThreadPoolExecutor(count, thread_name_prefix="share")
+        few = sum(p.numel() for p in self._parameters()) <= FEW
+        self.updating = 1 if few else self.cores  # cores that add gradients up, and work on their norm and the update
+
+    @contextmanager
+    def stepping(self) -> Iterator[None]:
+        """A small model's update is some hundred small operations. After each of them OpenMP's threads would wait for
+        each other, and after the last they would still spin on the cores where the next step's shares begin.
+        """
+        self._set_cores(self.updating)
+        try:
+            yield
+        finally:
+            self._set_cores(self.cores)
 
     def gradient(self, batch: Batch, share: float) -> torch.Tensor:
         kernels = cpu_kernels(self.model, batch, self.count)
         parts = list(zip(*(tensor.tensor_split(self.count) for tensor in batch), kernels, strict=True))
+        before = torch.get_num_threads()
         self._set_cores(self.cores // self.count)
         try:
             found = list(self.threads.map(lambda part: self._gradients(*part, share / len(batch[0])), parts))
         finally:
-            self._set_cores(self.cores)
+            self._set_cores(before)
         parameters = self._parameters()
         for parameter, *gradients in zip(parameters, *(gradients for _, gradients in found), strict=True):
             whole = gradients[0]

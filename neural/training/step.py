@@ -55,20 +55,21 @@ def optimizer_step(
     NonFiniteStep, with weights and moments untouched, if the loss or the norm is infinite or not a number.
     Clipping: Pascanu et al. 2013.
     """
-    optimizer.zero_grad(set_to_none=True)
-    losses = accumulate_gradients(parallel, batches)
-    norm = parallel.norm()
-    if clip is not None:
-        parallel.clip(clip, norm)
-    loss, gradient_norm = torch.stack(
-        [parallel.mean(losses.mean()), norm]
-    ).tolist()  # the step's one wait for the device
-    result = StepResult(loss, gradient_norm)
-    if not (torch.tensor([loss, gradient_norm]).isfinite().all()):
-        raise NonFiniteStep(result, losses.tolist())
-    spike = is_spike(loss, gradient_norm)
-    if not (spike and skip_spikes):
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step()
+    with parallel.stepping():
+        optimizer.zero_grad(set_to_none=True)
+        losses = accumulate_gradients(parallel, batches)
+        norm = parallel.norm()
+        if clip is not None:
+            parallel.clip(clip, norm)
+        loss, gradient_norm = torch.stack(
+            [parallel.mean(losses.mean()), norm]
+        ).tolist()  # the step's one wait for the device
+        result = StepResult(loss, gradient_norm)
+        if not (torch.tensor([loss, gradient_norm]).isfinite().all()):
+            raise NonFiniteStep(result, losses.tolist())
+        spike = is_spike(loss, gradient_norm)
+        if not (spike and skip_spikes):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
     return replace(result, spike=spike, applied=not (spike and skip_spikes))

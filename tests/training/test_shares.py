@@ -51,10 +51,21 @@ def test_the_cores_are_given_back(model: nn.Module, monkeypatch: pytest.MonkeyPa
     shares = Shares(model, 2)
     gradients(shares, batches(4))
     assert torch.get_num_threads() == before
+    with shares.stepping():
+        assert torch.get_num_threads() == 1  # a small model's update
+        gradients(shares, batches(4))
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
     shares.forward = lambda *_: 1 / 0
     with pytest.raises(ZeroDivisionError):
         gradients(shares, batches(4))
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(("parameters", "cores"), [(2**22, 1), (2**22 + 1, 8)])
+def test_a_large_model_is_updated_by_all_cores(parameters: int, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert Shares(nn.Linear(parameters, 1, bias=False, device="meta"), 2).updating == cores
 
 
 def test_who_takes_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,10 @@ class Parallel:
         loss.backward()
         return loss.detach() / share
 
+    def stepping(self) -> AbstractContextManager:
+        """Around all of an optimizer step."""
+        return nullcontext()
+
     def talking(self, now: bool) -> AbstractContextManager:
         """Around a forward and backward pass: whether gradients are exchanged in it. Once a step suffices."""
         return nullcontext()
