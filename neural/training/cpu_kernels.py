@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from neural.planning.sizes import QUERIES  # their weights, (heads, QUERIES, T), stay in a core's cache
+from neural.training import cpu_products
 from neural.training.loss import Batch
 
 
@@ -38,6 +39,8 @@ class CpuKernels(TorchFunctionMode):
         if function is F.scaled_dot_product_attention and (call := _attention_call(*given, **named)):
             q, k, v, rate, scale = call
             return CausalAttention.apply(q * scale, k, v, rate, self)
+        if function is F.linear and cpu_products.takes(*given[:2]):
+            return cpu_products.Linear.apply(*given, *[None] * (3 - len(given)))
         return function(*given, **named)
 
     def mask(self, shape: torch.Size, rate: float) -> torch.Tensor:
@@ -176,13 +179,20 @@ def cpu_kernels(model: nn.Module, batch: Batch, threads: int = 1) -> list[CpuKer
     dropped as before, which torch sees to for its own generator only.
     """
     inputs, _ = batch
-    ours = inputs.device.type == "cpu" and not recomputes(model) and has_dropout(model)
+    ours = inputs.device.type == "cpu" and not recomputes(model) and (has_dropout(model) or has_wide_products(model))
     return [CpuKernels(int(torch.randint(2**63 - 1, ()))) if ours else None for _ in range(threads)]
 
 
 def recomputes(model: nn.Module) -> bool:
     """Whether the model's source has blocks that keep no activations."""
     return "checkpointed" in getattr(type(model).forward, "__globals__", {})
+
+
+def has_wide_products(model: nn.Module) -> bool:
+    """Whether any of its products is one for `cpu_products`."""
+    return cpu_products.onednn_is_faster() and any(
+        isinstance(m, nn.Linear) and m.weight.numel() >= cpu_products.WEIGHTS for m in model.modules()
+    )
 
 
 def has_dropout(model: nn.Module) -> bool:

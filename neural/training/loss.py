@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from neural.planning.memory import LOGITS
+from neural.training.cpu_products import linear
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, int64 (B, T)
 
@@ -85,7 +86,7 @@ class HeadLoss(torch.autograd.Function):
         for_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         for rows in row_chunks(targets.numel(), weight.size(0)):
             x, wanted = hidden[rows].to(matrix.dtype), targets[rows, None]
-            logits = F.linear(x, matrix, None if bias is None else bias.to(matrix.dtype)).float()
+            logits = linear(x, matrix, None if bias is None else bias.to(matrix.dtype)).float()
             logs = torch.log_softmax(logits, -1, out=logits if logits.device.type == "cpu" else None)
             total -= logs.gather(1, wanted).sum()
             if for_hidden is None and for_weight is None:
