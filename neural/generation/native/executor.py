@@ -132,5 +132,5 @@ class NativeExecutor:
 
     @property
     def nbytes(self) -> int:
-        of_prompt = sum(not self._pages.shared(page) for page in self._prompt.held)  # and of no one else
+        of_prompt = sum(self._pages.holders(page) == 1 for page in self._prompt.held)  # and of no one else
         return (self._pages.used - of_prompt) * self._page_bytes

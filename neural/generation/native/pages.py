@@ -60,6 +60,9 @@ class Pages:
         while len(self._kept) > self._most_kept:
             self._forget(next(iter(self._kept)))
 
+    def holders(self, page: int) -> int:
+        return self._holders[page]
+
     def shared(self, page: int) -> bool:
         """Whether it must be copied before it is written."""
         return self._holders[page] > 1 or page in self._keys

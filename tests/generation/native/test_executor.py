@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from dataclasses import replace
+from functools import cache
 
+import psutil
 import pytest
 import torch
 
@@ -58,20 +61,28 @@ def some_requests(count: int, seed: int) -> list[Request]:
     return made
 
 
+@cache
+def each_alone(bits: int) -> list[tuple[list[int], FinishReason]]:
+    """Of two hundred requests, one after another, each read whole, and nothing kept."""
+    engine = Engine(executor(Limits(slots=1, prefill_tokens=CONTEXT), bits))
+    return [run(engine, [request])[0] for request in some_requests(200, seed=bits)]
+
+
 @pytest.mark.parametrize("bits", [32, 8, 4])
 @pytest.mark.parametrize(
     "limits",
     [
-        Limits(slots=8),
+        Limits(slots=16, prefill_tokens=CONTEXT),
+        Limits(slots=16, prefill_tokens=7),
+        Limits(slots=16, prefill_tokens=CONTEXT, prefix_bytes=1 << 22),
         Limits(slots=5, prefill_tokens=7, prefix_bytes=1 << 22),
         Limits(slots=8, cache_tokens=2 * CONTEXT, prefix_bytes=1 << 18, draft_tokens=4),
     ],
-    ids=["plain", "chunks and prefixes", "little room and drafts"],
+    ids=["whole", "chunks", "prefixes", "chunks and prefixes", "little room and drafts"],
 )
-def test_every_text_is_as_it_is_alone(bits: int, limits: Limits) -> None:
-    requests = some_requests(40, seed=bits)
-    alone = [run(Engine(executor(Limits(slots=1), bits)), [request])[0] for request in requests]
-    assert run(Engine(executor(limits, bits, threads=2)), requests) == alone
+def test_two_hundred_requests_together_are_as_each_alone(bits: int, limits: Limits) -> None:
+    engine = Engine(executor(limits, bits, threads=2))
+    assert run(engine, some_requests(200, seed=bits)) == each_alone(bits)
 
 
 def test_greedy_is_pytorchs_greedy() -> None:
@@ -108,7 +119,9 @@ def test_a_prefix_is_read_once() -> None:
 
 
 def test_random_requests_leave_nothing_behind() -> None:
-    """Joins, leaves and cancels: every answer is its answer alone, and afterwards no page is held."""
+    """Joins, leaves, cancels, stops and refusals: every answer is its answer alone, what was called off is the start of
+    it, memory does not grow, and afterwards no page is held.
+    """
     rng = random.Random(3)
     limits = Limits(slots=6, prefill_tokens=16, prefix_bytes=1 << 20)
     shared = executor(limits)
@@ -116,22 +129,42 @@ def test_random_requests_leave_nothing_behind() -> None:
     waiting = [replace(r, max_new_tokens=min(r.max_new_tokens, 40)) for r in some_requests(REQUESTS, seed=7)]
     alone = Engine(executor(Limits(slots=1)))
     open_requests: dict[int, tuple[Request, list[int]]] = {}
-    most = 0
+    counts, most, settled = Counter(), 0, 0
+
+    def end(handle: int, why: str) -> None:
+        counts[why] += 1
+        request, written = open_requests.pop(handle)
+        expected = run(alone, [request])[0][0]
+        assert written == (expected if why == "ended" else expected[: len(written)])
+
     while waiting or engine.busy:
+        if len(waiting) == REQUESTS * 3 // 4:
+            settled = psutil.Process().memory_info().rss
         while waiting and rng.random() < 0.5:
             request = waiting.pop()
+            if rng.random() < 0.03:
+                with pytest.raises(NeuralError, match="N911"):
+                    engine.submit(replace(request, prompt=[1] * (CONTEXT + 1)))
+                counts["refused"] += 1
             open_requests[engine.submit(request)] = request, []
         if open_requests and rng.random() < 0.05:
             handle = rng.choice(list(open_requests))
             assert engine.cancel(handle)
-            del open_requests[handle]
+            end(handle, "cancelled")
         for event in engine.step():
+            if event.handle not in open_requests:
+                continue  # stopped by an earlier event of this step
             if event.token is not None:
                 open_requests[event.handle][1].append(event.token)
             if event.last:
-                request, written = open_requests.pop(event.handle)
-                assert written == run(alone, [request])[0][0]
+                end(event.handle, "ended")
+            elif rng.random() < 0.01:  # as a stop string does
+                engine.cancel(event.handle)
+                end(event.handle, "stopped")
         most = max(most, shared.nbytes)
+    assert all(counts[why] for why in ("ended", "cancelled", "stopped", "refused"))
+    assert counts.total() - counts["refused"] == REQUESTS
+    assert psutil.Process().memory_info().rss - settled < 20 << 20
     assert not open_requests
     assert not shared._rows
     assert shared.nbytes <= limits.prefix_bytes
