@@ -58,15 +58,14 @@ struct Tiles {
     }
 };
 
-static void keep_keys(const AttentionLayer &layer, const Tokens &tokens, const Segment &segment, int64_t row,
-                      const float *k, const float *v) {
-    int64_t position = tokens.positions[row], slot = position % PAGE;
+// k, v (kv_heads * head_dim): of one head what is kept of a row
+static void keep_key(const AttentionLayer &layer, const Tokens &tokens, const Segment &segment, int64_t row, int64_t head,
+                     const float *k, const float *v) {
+    int64_t position = tokens.positions[row], slot = position % PAGE, dim = layer.head_dim;
     float *page = tokens.page(segment, position);
-    for (int64_t head = 0; head < layer.kv_heads; head++) {
-        float *keys = layer.keys(page, head) + slot, *values = layer.values(page, head) + slot * layer.padded;
-        for (int64_t i = 0; i < layer.head_dim; i++) keys[i * PAGE] = k[head * layer.head_dim + i];
-        std::memcpy(values, v + head * layer.head_dim, layer.head_dim * sizeof(float));
-    }
+    float *keys = layer.keys(page, head) + slot, *values = layer.values(page, head) + slot * layer.padded;
+    for (int64_t i = 0; i < dim; i++) keys[i * PAGE] = k[head * dim + i];
+    std::memcpy(values, v + head * dim, dim * sizeof(float));
 }
 
 // Scores -> probabilities times their sum, in place; what is outside [low, high) becomes 0. The sum.

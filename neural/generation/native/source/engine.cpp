@@ -128,6 +128,7 @@ private:
 
     int64_t tasks(const Operation &o) const {
         if (o.kind == LINEAR) return matrices[o.matrix]->panels();
+        if (o.kind == KEEP) return layers_[o.number].kv_heads;
         if (o.kind == ATTEND) {
             int64_t total = 0;
             for (const Segment &s : tokens_.segments) total += Tiles(layers_[o.number], s).tasks;
@@ -139,6 +140,7 @@ private:
     void perform(const Operation &o, int64_t task, int thread) {
         if (o.kind == LINEAR) return product(o, task, scratch_[thread]);
         if (o.kind == ATTEND) return attend(o, task, scratch_[thread]);
+        if (o.kind == KEEP) return keep(o, task);
         int64_t each = share(rows(o));
         for (int64_t row = task * each; row < std::min(rows(o), (task + 1) * each); row++) on_row(o, row);
     }
@@ -151,7 +153,6 @@ private:
             case EMBED: return matrices[o.matrix]->row(ids_[row], out);
             case SELECT: return void(std::memcpy(out, at(o.a, selected_[row]), width * sizeof(float)));
             case QUANTIZE: return integers_.quantize(row, a, *matrices[o.matrix]);
-            case KEEP: return keep(o, row);
             case POSITION: {
                 const float *table = vectors[o.vector].data() + tokens_.positions[row] * width;
                 for (int64_t i = 0; i < width; i++) out[i] = a[i] + table[i];
@@ -241,13 +242,10 @@ private:
         }
     }
 
-    const Segment &segment_of(int64_t row) const {
-        return *(std::upper_bound(tokens_.segments.begin(), tokens_.segments.end(), row,
-                                  [](int64_t row, const Segment &s) { return row < s.first; }) - 1);
-    }
-
-    void keep(const Operation &o, int64_t row) const {
-        keep_keys(layers_[o.number], tokens_, segment_of(row), row, at(o.b, row), at(o.c, row));
+    void keep(const Operation &o, int64_t head) const {
+        for (const Segment &s : tokens_.segments)
+            for (int64_t row = s.first; row < s.first + s.count; row++)
+                keep_key(layers_[o.number], tokens_, s, row, head, at(o.b, row), at(o.c, row));
     }
 
     void attend(const Operation &o, int64_t task, Scratch &own) const {

@@ -1,6 +1,7 @@
-// Threads that share tasks. A list of steps is done in order, each as a number of tasks; who is free takes the next
-// task. A step is over when its tasks are done, not when all threads have come: one that the system has put aside holds
-// nobody up, and passes by what was done without it.
+// Threads that share tasks. A list of steps is done in order, each as a number of tasks: a thread takes those of its own
+// part one after another, since memory that is read in order comes fastest, and then what is left of the others' parts.
+// A step is over when its tasks are done, not when all threads have come: one that the system has put aside holds nobody
+// up, and passes by what was done without it.
 #pragma once
 
 #include <atomic>
@@ -34,10 +35,12 @@ public:
     // All steps; returns when they are done
     void run(size_t steps) {
         if (steps_.size() < steps) steps_ = std::vector<Step>(steps);
+        for (auto &step : steps_)
+            if (step.parts.empty()) step.parts = std::vector<Part>(count());
         uint32_t round = round_.load(std::memory_order_relaxed) + 1;
         for (auto &step : steps_) {
             step.done.store(0, std::memory_order_relaxed);
-            step.next.store(uint64_t(round) << 32, std::memory_order_relaxed);
+            for (auto &part : step.parts) part.next.store(uint64_t(round) << 32, std::memory_order_relaxed);
             // last: who still stands in the round before and sees it, sees that the step is of another round
             step.total.store(tasks_(&step - steps_.data()), std::memory_order_release);
         }
@@ -48,8 +51,13 @@ public:
 private:
     static constexpr int SPINS = 1 << 13, IDLE_SPINS = 1 << 16;  // about 0.1 and 1 ms
 
+    // A thread's part of the tasks: the round, and how many are taken of it
+    struct alignas(64) Part {
+        std::atomic<uint64_t> next{0};
+    };
+
     struct Step {
-        std::atomic<uint64_t> next{0};  // the round, and the first task that nobody has taken
+        std::vector<Part> parts;
         std::atomic<int64_t> total{0}, done{0};
     };
 
@@ -58,19 +66,27 @@ private:
         round_.notify_all();
     }
 
-    // The next task of a step, -1 if there is none left, or the round is over. Who has a task keeps the round from ending,
-    // and so may read what the round is about; nobody else may.
-    static int64_t take(Step &step, uint32_t round) {
-        uint64_t seen = step.next.load(std::memory_order_acquire);
-        while (seen >> 32 == round && int64_t(seen & UINT32_MAX) < step.total.load(std::memory_order_acquire))
-            if (step.next.compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel)) return seen & UINT32_MAX;
+    // A task of a step, -1 if there is none left, or the round is over. Who has a task keeps the round from ending, and so
+    // may read what the round is about; nobody else may.
+    int64_t take(Step &step, uint32_t round, int thread) const {
+        for (int i = 0; i < count(); i++) {
+            int owner = (thread + i) % count();
+            std::atomic<uint64_t> &next = step.parts[owner].next;
+            uint64_t seen = next.load(std::memory_order_acquire);
+            while (seen >> 32 == round) {
+                int64_t total = step.total.load(std::memory_order_acquire);
+                int64_t task = total * owner / count() + int64_t(seen & UINT32_MAX);
+                if (task >= total * (owner + 1) / count()) break;
+                if (next.compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel)) return task;
+            }
+        }
         return -1;
     }
 
     void take_part(uint32_t round, int thread) {
         for (size_t i = 0; i < steps_.size(); i++) {
             Step &step = steps_[i];
-            for (int64_t task; (task = take(step, round)) >= 0;) {
+            for (int64_t task; (task = take(step, round, thread)) >= 0;) {
                 work_(i, task, thread);
                 step.done.fetch_add(1, std::memory_order_release);
             }
