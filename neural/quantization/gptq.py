@@ -9,6 +9,7 @@ from neural.quantization.rounding import Part, assembled, best_steps, nearest, p
 
 DAMPING = 0.01  # of the mean of the Hessian's diagonal, added to it
 BLOCK = 32  # columns between two corrections of all that follow
+SMALL = 64  # columns that are not halved further
 
 
 def gptq(
@@ -31,12 +32,26 @@ def gptq(
 
 
 def _inverse_factor(second_moment: np.ndarray) -> np.ndarray:
-    """U, upper triangular float32, with UᵀU the inverse of the damped Hessian."""
+    """U, upper triangular float32, with UᵀU the inverse of the damped Hessian H.
+
+    Of H with its rows and columns turned round Cholesky's factor, turned back, is an upper R with H = R Rᵀ: U is R⁻¹.
+    """
     hessian = second_moment.astype(np.float64)
     mean = np.trace(hessian) / len(hessian)
     hessian[np.diag_indices_from(hessian)] += DAMPING * mean if mean > 0 else 1.0
-    inverse = np.linalg.inv(np.linalg.cholesky(hessian))
-    return np.linalg.cholesky(inverse.T @ inverse).T.astype(np.float32)
+    return _inverse(np.linalg.cholesky(hessian[::-1, ::-1])[::-1, ::-1]).astype(np.float32)
+
+
+def _inverse(upper: np.ndarray) -> np.ndarray:
+    """Of an upper triangular matrix, by halves: products take a fifth of the time of a general inverse."""
+    half = len(upper) // 2
+    if half < SMALL:
+        return np.linalg.inv(upper)
+    first, last = _inverse(upper[:half, :half]), _inverse(upper[half:, half:])
+    inverse = np.zeros_like(upper)
+    inverse[:half, :half], inverse[half:, half:] = first, last
+    inverse[:half, half:] = -first @ (upper[:half, half:] @ last)
+    return inverse
 
 
 def _rows(rows: np.ndarray, factor: np.ndarray, order: np.ndarray, bits: int, group: int, zeros: bool) -> Part:

@@ -100,3 +100,13 @@ def test_the_errors_that_are_told(form: Form, table: bool, text: bool) -> None:
         assert error.output == pytest.approx(output_error(made, matrix, inputs), rel=1e-3)
     else:
         assert error.output is None
+
+
+@pytest.mark.parametrize("columns", [1, 64, 129, 300])
+def test_the_factor_of_the_inverse(columns: int) -> None:
+    _, inputs = problem(1, columns)
+    hessian = moment(inputs).astype(np.float64)
+    factor = ours._inverse_factor(moment(inputs)).astype(np.float64)
+    hessian += np.eye(columns) * ours.DAMPING * np.trace(hessian) / columns
+    assert not np.tril(factor, -1).any()
+    np.testing.assert_allclose(factor @ hessian @ factor.T, np.eye(columns), atol=1e-5)
