@@ -6,7 +6,7 @@
 
 constexpr int TILE = 6;  // rows: 6 x 4 sums, 4 weights and an input fill 32 registers
 
-// Of weights that a row reads once: asked of memory so far ahead that they are in the second cache in time
+// Weights are asked of memory so far ahead that they are in the second cache in time
 static inline void ask_for(const void *weights) {
     __builtin_prefetch(static_cast<const char *>(weights) + 6144, 0, 2);
 }
@@ -22,8 +22,7 @@ static void float_tile(const float *const *rows, const float *weights, int64_t s
     for (int64_t i = 0; i < k; i++, weights += step) {
         f32x16 w[V];
         for (int v = 0; v < V; v++) w[v] = load(weights + 16 * v);
-        if constexpr (M == 1)
-            for (int v = 0; v < V; v++) ask_for(weights + 16 * v);
+        for (int v = 0; v < V; v++) ask_for(weights + 16 * v);
         for (int m = 0; m < M; m++)
             for (int v = 0; v < V; v++) sums[m][v] += rows[m][i] * w[v];
     }
@@ -103,7 +102,7 @@ static void integer_tile(const Integers &x, int64_t groups, int64_t row, const u
             for (int s = 0; s < 16; s++)
                 for (int v = 0; v < 4; v++) {
                     u8x64 w = load_bytes(block + s * 256 + v * 64);
-                    if constexpr (M == 1) ask_for(block + s * 256 + v * 64);
+                    ask_for(block + s * 256 + v * 64);
                     for (int m = 0; m < M; m++) acc[m][v] = dot4(acc[m][v], w, word(q[m] + 4 * s));
                 }
             for (int m = 0; m < M; m++)
@@ -112,7 +111,7 @@ static void integer_tile(const Integers &x, int64_t groups, int64_t row, const u
             for (int s = 0; s < 4; s++)
                 for (int v = 0; v < 4; v++) {
                     u8x64 pairs = load_bytes(block + s * 256 + v * 64);
-                    if constexpr (M == 1) ask_for(block + s * 256 + v * 64);
+                    ask_for(block + s * 256 + v * 64);
                     u8x64 low = pairs & 15, high = (u8x64)((i32x16)pairs >> 4) & 15;
                     for (int m = 0; m < M; m++) {
                         acc[m][v] = dot4(acc[m][v], low, word(q[m] + 8 * s));
