@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 
 from neural.diagnostics.diagnostic import Diagnostic, NeuralError
@@ -15,7 +15,7 @@ from neural.graph.messages import Messages, Poisoned
 from neural.graph.network import lower_network
 from neural.graph.optimization import require_portable
 from neural.graph.passes import optimize
-from neural.graph.settings import Settings
+from neural.graph.settings import Scalar, Settings
 from neural.graph.verify import verify
 from neural.syntax import tree
 
@@ -39,6 +39,7 @@ class Program:
     messages: tuple[Diagnostic, ...]  # warnings and notes
     parameters: dict[str, object]
     definitions: Definitions
+    execution: Mapping[str, Scalar] = field(default_factory=dict)  # what `executed` has put into that section
 
     @property
     def name(self) -> str:
@@ -80,6 +81,12 @@ class Program:
         if backend != "pytorch":
             require_portable(self.settings, backend)
         return import_module(BACKENDS[backend]).emit(optimize(self.graph))
+
+    def executed(self, **values: Scalar) -> Program:
+        """The same program with these values in its `execution` section."""
+        settings = replace(self.settings, execution=self.settings.execution | values)
+        graph = replace(self.graph, settings=settings)
+        return replace(self, graph=graph, execution={**self.execution, **values})
 
     def text(self, *, weights: bool = True) -> str:
         """The whole program as one file: imports written in, parameters as they are set, this network alone.
@@ -191,7 +198,7 @@ def _standalone(program: Program, settle: Callable):
             if isinstance(item, tree.Param):
                 items.append(replace(item, value=_literal(program.parameters[item.name.text], item.value)))
             elif isinstance(item, tree.Define) or (isinstance(item, tree.Network) and item.name.text == program.name):
-                items.append(settle(item))
+                items.append(_with_execution(settle(item), program.execution))
         if i == 0:
             place = file.items[0].span if file.items else None
             added = [tree.Param(tree.Name(n, place), tree.Literal(program.parameters[n], place), place) for n in extra]
@@ -206,6 +213,18 @@ def _literal(value, written: tree.Expr) -> tree.Expr:
     if isinstance(value, tuple):
         return tree.Sequence("tuple", tuple(_literal(v, written) for v in value), written.span)
     return tree.Literal(value, written.span)
+
+
+def _with_execution(item, values: Mapping[str, Scalar]):
+    """A network with these values in its `execution` section; anything else as it is."""
+    if not values or not isinstance(item, tree.Network):
+        return item
+    at = item.name.span
+    added = [tree.Entry(tree.Name(n, at), tree.Literal(v, at), at) for n, v in values.items()]
+    there = next((s for s in item.sections if s.key.text == "execution"), None)
+    kept = [e for e in there.value.entries if e.key.text not in values] if there else []
+    section = tree.Section(tree.Name("execution", at), tree.Map((*kept, *added), at), at)
+    return replace(item, sections=(*(s for s in item.sections if s is not there), section))
 
 
 def _with_whole_paths(item):

@@ -48,7 +48,10 @@ def plan(
     tensor_parallel: Annotated[
         int | None, typer.Option(help="So many of them split each product.", metavar="N", show_default=False)
     ] = None,
-    precision: Annotated[Precision, typer.Option(help="In which products are computed.")] = Precision.FLOAT32,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="In which products are computed. Default: the file's, or as the device does best."),
+    ] = None,
     checkpointing: Annotated[
         bool | None,
         typer.Option("--checkpointing/--no-checkpointing", help="Compute blocks again; by default as the file says."),
@@ -87,16 +90,19 @@ def plan(
     from neural.planning.hardware import named
     from neural.planning.layout import Layout
     from neural.planning.plan import plan as make_plan
+    from neural.planning.precision import AUTO, FULL
 
     _check(tokens, share, peak, watts, price)
     program = load(file, parse_sets(sets), network)
     count, hardware = named(devices) if devices else (1, None)
     layout = Layout.of(count, parallel.value, tensor_parallel)
-    wanted = {"precision": precision.value, "checkpointing": checkpointing, "layout": layout}
+    asked = precision.value if precision else program.settings.execution.get("precision", AUTO)
+    chosen = asked if asked != AUTO else hardware.precision if hardware else FULL
+    wanted = {"precision": chosen, "checkpointing": checkpointing, "layout": layout}
     wanted |= {"device": hardware.kind} if hardware else {}
     make = partial(make_plan, program, context=context)
     made = make(batch_size=batch_size, **wanted)
-    assumed = _assumed(hardware, count, precision.value, share or SHARE, peak, watts, price)
+    assumed = _assumed(hardware, count, chosen, share or SHARE, peak, watts, price)
     total = made.training_tokens if tokens is None else int(tokens)
     costs = cost(made, total, assumed) if assumed and total else None
     ways = None

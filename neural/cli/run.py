@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from neural.cli.options import File, NetworkName, Set, parse_sets
+from neural.cli.show import note
 
 
 def run(
@@ -26,12 +27,12 @@ def run(
     """
     from neural.cli.train import first_word, make_run, train_run, write_sample
     from neural.compiler import load
-    from neural.training.room import require_room
+    from neural.training.room import made_to_fit
     from neural.training.session import choose_device
 
     program = load(file, parse_sets(sets), network)
-    require_room(program, choose_device(program.settings.execution.get("device", "auto")), 1)
-    made = make_run(file, data, out, parse_sets(sets), network)
+    program = made_to_fit(program, choose_device(program.settings.execution.get("device", "auto")), 1, say=note)
+    made = make_run(file, data, out, parse_sets(sets), network, execution=program.execution)
     outcome = train_run(made, None, None)
     if outcome.state == "finished":
         prompt = first_word(made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from importlib import import_module
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from neural.training.distributed.world import World
     from neural.training.loop import Outcome
     from neural.training.run import Run
+
+
+class Precision(StrEnum):
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
 
 
 class Parallel(StrEnum):
@@ -78,6 +86,14 @@ def train(
         int | None,
         typer.Option(help="So many of them split each product, and the groups share the data.", metavar="N"),
     ] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="In which products are computed. Default: what the device does best.", show_default=False),
+    ] = None,
+    compiled: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Compile the model. Default: where it wins.", show_default=False),
+    ] = None,
     wandb: Annotated[
         str | None, typer.Option(help="Tell Weights & Biases, too.", metavar="PROJECT", show_default=False)
     ] = None,
@@ -94,6 +110,7 @@ def train(
     Examples:
       neural train examples/shakespeare_char.neural --data corpus.txt --out runs/first
       neural train examples/gpt2.neural --data shards --set n_layer=4 --stop-at 1000
+      neural train examples/gpt2.neural --data shards --precision bfloat16 --compile
       neural train --resume runs/first
       neural train examples/gpt2.neural --data shards --devices 8
       neural train examples/gpt2.neural --data shards --devices 8 --parallel fsdp --tensor-parallel 2
@@ -108,7 +125,8 @@ def train(
         fail("N807", f"--stop-at {stop_at} lies behind: the first step is 1", hint="give a step to save and stop after")
     if resume is not None:
         given = {"FILE": file, "--data": data, "--out": out, "--set": sets, "--network": network}
-        _refuse_beside("--resume", {**given, "--tokenizer": tokenizer, "--seed": seed})
+        given |= {"--tokenizer": tokenizer, "--seed": seed, "--precision": precision, "--compile": compiled}
+        _refuse_beside("--resume", given)
     elif file is None:
         fail("N806", "neural train needs a .neural file, or a run to go on with", hint="give FILE, or --resume RUN")
     from neural.compiler import load
@@ -116,7 +134,7 @@ def train(
     from neural.training.distributed.strategy import Layout
     from neural.training.distributed.worker import working
     from neural.training.distributed.world import processes
-    from neural.training.room import require_room
+    from neural.training.room import made_to_fit
     from neural.training.run import Run
     from neural.training.session import choose_device
     from neural.training.weights_and_biases import ask_for_wandb
@@ -124,14 +142,18 @@ def train(
     if wandb is not None:
         import_module("wandb")  # not installed: said before a run is made
     program = Run.open(resume).program if resume else load(file, parse_sets(sets), network)  # before the text is read
+    asked = {"precision": precision and precision.value, "compile": compiled}
+    program = program.executed(**{name: value for name, value in asked.items() if value is not None})
     where = choose_device(device or program.settings.execution.get("device", "auto"))
     require_devices(devices, where)
     layout = Layout.chosen(program, where, devices or processes(), parallel, tensor_parallel)
     if not force:
-        require_room(program, where, devices or processes(), parallel, tensor_parallel)
+        sharing = (devices or processes(), parallel, tensor_parallel)
+        program = made_to_fit(program, where, *sharing, fixed=bool(resume), say=note)
 
     def ready() -> Run:
-        run = Run.open(resume) if resume else make_run(file, data, out, parse_sets(sets), network, tokenizer, seed)
+        given = (file, data, out, parse_sets(sets), network, tokenizer, seed)
+        run = Run.open(resume) if resume else make_run(*given, execution=program.execution)
         if wandb is not None:
             ask_for_wandb(run.path, wandb)
         return run
@@ -147,8 +169,9 @@ def train(
         run = Run.open(path)
         outcome = train_run(run, where.type, stop_at, world, layout)
     if as_json and world.leads:
-        parameters = run.record.parameter_count
-        print(json.dumps({"run": str(run.path), "parameters": parameters, "seed": run.record.seed, **asdict(outcome)}))
+        record = run.record
+        said = {"run": str(run.path), "parameters": record.parameter_count, "seed": record.seed}
+        print(json.dumps({**said, **asdict(outcome), "execution": record.execution}))
 
 
 def make_run(
@@ -159,8 +182,9 @@ def make_run(
     network: str | None,
     tokenizer: str | None = None,
     seed: int | None = None,
+    execution: Mapping[str, object] | None = None,
 ) -> Run:
-    """A new run directory, and what was decided on stderr."""
+    """A new run directory, and what was decided on stderr. execution: for that section of the program."""
     from neural.training.leakage import leakage_warning
     from neural.training.run import Run, require_free
     from neural.training.setup import set_up
@@ -172,7 +196,8 @@ def make_run(
     for text in setup.notes:
         note(f"note: {text}")
     out = out or _free_name(Path("runs"), setup.program.name)
-    run = Run.create(out, setup.program, setup.tokenizer, setup.data, seed=seed, progress=True)
+    program = setup.program.executed(**execution or {})
+    run = Run.create(out, program, setup.tokenizer, setup.data, seed=seed, progress=True)
     if (warning := leakage_warning(run.data, run.tokenizer)) is not None:
         show([warning])
     return run

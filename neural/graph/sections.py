@@ -40,6 +40,7 @@ LOSSES = (
 CROSS_ENTROPIES = ("sparse_categorical_crossentropy", "categorical_crossentropy")
 # What takes logits, and the activation that it applies to them itself
 ACTIVATED = dict.fromkeys(CROSS_ENTROPIES, "softmax") | {"binary_crossentropy": "sigmoid"}
+PRECISIONS = ("float32", "bfloat16", "float16")
 METRICS = ("accuracy", "perplexity", "bits_per_byte", "mean_squared_error", "mean_absolute_error")
 
 
@@ -52,6 +53,8 @@ _TRAIN_KINDS = {
 TRAIN = tuple(Parameter(f.name, _TRAIN_KINDS[f.name], Arg.of(f.default), "") for f in fields(Train))
 EXECUTION = (
     Parameter("device", choice("auto", "cpu", "cuda"), Arg.of("auto"), "where it runs"),
+    Parameter("precision", choice("auto", *PRECISIONS), Arg.of("auto"), "in which products are computed in training"),
+    Parameter("compile", BOOLEAN.optional(), Arg.of(None), "whether training compiles the model; None: where it wins"),
     Parameter("activation_checkpointing", BOOLEAN, Arg.of(False), "whether blocks are computed again, not kept"),
 )
 

@@ -10,7 +10,6 @@ from neural.diagnostics.near import nearest
 
 GIB = 2**30
 USABLE = 0.92  # of a device's memory; the rest is the framework's, and fragments
-PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,11 @@ class Hardware:
     def usable(self) -> int | None:
         """Bytes that a training can have."""
         return None if self.memory is None else int(USABLE * self.memory)
+
+    @property
+    def precision(self) -> str:
+        """What `neural train` computes products in on it, unless it is told."""
+        return next((p for p in ("bfloat16", "float16") if p in self.peak), "float32")
 
     def flops(self, precision: str) -> float | None:
         """Operations a second in that precision, else as float32, as which it is computed where there is no other."""

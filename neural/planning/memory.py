@@ -122,18 +122,17 @@ def buffer_bytes(block: Block) -> int:
     )
 
 
-def copies_bytes(block: Block, layout: Layout, precision: str) -> int:
-    """What stands beside weights and gradients: autocast's copies of all matrices; where slices are gathered, the whole
-    of two blocks and of what is in none; the buckets in which DDP exchanges gradients.
+def copies_bytes(block: Block, layout: Layout, precision: str, *, checkpointing: bool = False) -> int:
+    """What stands beside weights and gradients: autocast's copies of matrices, of blocks that are computed again those
+    of one; where slices are gathered, the whole of two blocks and of what is in none; the buckets in which DDP
+    exchanges gradients.
     """
     found = 0
     if precision != "float32":
-        matrices = [
-            copies * prod(node.layer.weights(*inputs)[0].shape)
-            for _, node, inputs, copies in primitives(block, once=True)
-            if isinstance(node.layer, Dense | Projections)
-        ]
-        found += HALF * sum(matrices)
+        found += HALF * _matrices(block)
+        again = [n for n in block.nodes if isinstance(n.layer, Block)] if checkpointing else []
+        found -= HALF * sum(n.copies * _matrices(n.layer) for n in again)
+        found += HALF * max((_matrices(n.layer) for n in again), default=0)
     if layout.sliced:
         blocks = [FLOAT * count_parameters(n.layer) for n in block.nodes if isinstance(n.layer, Block)]
         rest = FLOAT * count_parameters(block) - sum(
@@ -143,6 +142,15 @@ def copies_bytes(block: Block, layout: Layout, precision: str) -> int:
     elif layout.devices > 1 and layout.tensor == 1:
         found += FLOAT * count_parameters(block)
     return found
+
+
+def _matrices(block: Block) -> int:
+    """Numbers in the matrices of its products."""
+    return sum(
+        copies * prod(node.layer.weights(*inputs)[0].shape)
+        for _, node, inputs, copies in primitives(block, once=True)
+        if isinstance(node.layer, Dense | Projections)
+    )
 
 
 def logits_bytes(network: Network, setting: Setting, precision: str, *, whole: bool) -> int:

@@ -28,7 +28,7 @@ from neural.planning.memory import (
     passing_bytes,
     table_bytes,
 )
-from neural.planning.precision import FULL, autocast
+from neural.planning.precision import AUTO, FULL, autocast
 from neural.planning.sizes import FLOAT, Setting
 
 
@@ -151,7 +151,7 @@ def plan(
     *,
     accumulation: int | None = None,
     device: str | None = None,
-    precision: str = FULL,
+    precision: str | None = None,
     checkpointing: bool | None = None,
     layout: Layout = ALONE,
 ) -> Plan:
@@ -160,7 +160,8 @@ def plan(
     batch_size, accumulation: sequences in one forward pass, and forward passes in a step; by default the file's.
     context: tokens in a sequence, up to and by default the most that the network reads.
     device: "cuda" or "cpu", whose kernels keep different things under dropout; by default what the file's `execution`
-    says, and "cuda" where that leaves it open. checkpointing: by default as the file's `execution` says.
+    says, and "cuda" where that leaves it open. checkpointing, precision: by default as the file's `execution` says, and
+    float32 where it says "auto".
 
     Raises NeuralError: N020 for a batch size or context below 1, N021 for a context that the network cannot read, N732
     for devices among which the work does not divide.
@@ -173,6 +174,9 @@ def plan(
     _check(graph, Setting(batch_size, context, device))
     own_batch, passes = layout.batch(batch_size, accumulation)
     setting = Setting(own_batch, context, "cuda" if device == "auto" else device)
+    if precision is None:
+        asked = settings.execution.get("precision", AUTO)
+        precision = FULL if asked == AUTO else asked
     if checkpointing is None:
         checkpointing = bool(settings.execution.get("activation_checkpointing"))
     setting = replace(setting, own_kernels=setting.device == "cpu" and not checkpointing)
@@ -180,7 +184,9 @@ def plan(
     parts = _parts(graph.block, setting, activations(share.block, setting, checkpointing=checkpointing))
     tokens = setting.sequence(graph.block.inputs[0])
     again = recomputed(share.block, setting) if checkpointing else 0
-    training = _training(share, setting, layout, precision, (sum(p.activations for p in parts), again), passes > 1)
+    copies = copies_bytes(share.block, layout, precision, checkpointing=checkpointing)
+    kept = (sum(p.activations for p in parts), again)
+    training = _training(share, setting, layout, precision, copies, kept, accumulates=passes > 1)
     return Plan(
         network=graph.name,
         parameters=sum(p.parameters for p in parts),
@@ -205,7 +211,14 @@ def plan(
 
 
 def _training(
-    share: Network, setting: Setting, layout: Layout, precision: str, kept: tuple[int, int], accumulates: bool
+    share: Network,
+    setting: Setting,
+    layout: Layout,
+    precision: str,
+    copies: int,
+    kept: tuple[int, int],
+    *,
+    accumulates: bool,
 ) -> TrainingMemory:
     """Of a device with its share of the network; `kept`: bytes of activations, and of those that are made again."""
     trained = FLOAT * layout.slice_of(count_parameters(share.block))
@@ -213,7 +226,7 @@ def _training(
         weights=trained + buffer_bytes(share.block),
         gradients=trained,
         optimizer=layout.slice_of(optimizer_bytes(share)),
-        copies=copies_bytes(share.block, layout, precision),
+        copies=copies,
         activations=kept[0],
         again=kept[1],
         logits=logits_bytes(share, setting, precision, whole=layout.in_parts),

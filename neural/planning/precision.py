@@ -12,7 +12,8 @@ from neural.layers.layer import Layer
 from neural.layers.normalization import BatchNormalization, LayerNormalization, RMSNormalization
 from neural.layers.values import Value
 
-FULL = "float32"
+FULL, AUTO = "float32", "auto"
+SMALL = 2**22  # parameters; a CPU trains a model of fewer in float32 unless told otherwise
 HALVED = (Dense, Projections, Attention)
 WHOLE = (Embedding, PositionalEmbedding, LayerNormalization, RMSNormalization, BatchNormalization)
 

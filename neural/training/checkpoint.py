@@ -23,6 +23,7 @@ from torch import nn
 from neural.diagnostics.diagnostic import fail
 from neural.interop.tensor_files import TensorFiles, read_pieces
 from neural.training.distributed.parallel import Parallel
+from neural.training.precision import LossScale
 from neural.training.randomness import RandomState
 from neural.training.spikes import Spikes
 from neural.training.tensor_file import FileRecord, PieceFiles
@@ -49,6 +50,7 @@ class TrainingState:
     spikes: Spikes = field(default_factory=Spikes)
     others: tuple[RandomState, ...] = ()  # of the other streams, where several processes train
     program: str = ""  # its text; earlier versions did not keep it
+    scale: LossScale | None = None  # of the loss, in float16
 
     def to_json(self, model: nn.Module) -> dict[str, Any]:
         """`weights` is the signature of the model that the state belongs to."""
@@ -59,6 +61,7 @@ class TrainingState:
             "randomness": self.randomness.to_json(),
             "spikes": self.spikes.to_json(),
             "others": [other.to_json() for other in self.others],
+            "scale": self.scale and self.scale.to_json(),
             "weights": signature(model),
         }
 
@@ -69,6 +72,8 @@ class TrainingState:
         if "spikes" in value:  # checkpoints of earlier versions did not count them
             made["spikes"] = Spikes.from_json(value["spikes"])
             made["others"] = tuple(RandomState.from_json(other) for other in value["others"])
+        if value.get("scale"):
+            made["scale"] = LossScale.from_json(value["scale"])
         return cls(**{**fields, **made})
 
 

@@ -42,7 +42,7 @@ def evaluate(parallel: Parallel, batches: Iterable[Batch], byte_lengths: np.ndar
     `byte_lengths` (V,): the bytes of text that each token stands for. Bits per byte is the total of the losses in bits
     over the total of the bytes, and so compares models with different tokenizers (Gao et al. 2020, "The Pile").
     """
-    model = parallel.model
+    model, precision = parallel.model, parallel.loss.precision
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
@@ -51,10 +51,10 @@ def evaluate(parallel: Parallel, batches: Iterable[Batch], byte_lengths: np.ndar
     lengths = torch.from_numpy(byte_lengths.astype(np.int64)).to(device)
     tokens, n_bytes = 0, torch.zeros((), dtype=torch.int64, device=device)
     for (inputs, targets), counts in parallel.dealt(batches):
-        for rows, logits in logits_in_parts(model, inputs):
+        for rows, logits in logits_in_parts(model, inputs, precision):
             expected = targets.flatten()[rows]
             if counts:
-                nats += F.cross_entropy(logits, expected, reduction="sum").double()
+                nats += F.cross_entropy(logits.float(), expected, reduction="sum").double()
                 right += (logits.argmax(-1) == expected).sum()
         if counts:
             n_bytes += lengths[targets].sum()

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from signal import Signals
 
 import torch
@@ -26,6 +26,7 @@ from neural.training.metrics import MetricsLog, NoLog, Record, last_validation
 from neural.training.nonfinite import stop_on_nonfinite, stop_on_nonfinite_validation
 from neural.training.page import write_page
 from neural.training.plots import draw_losses, draw_schedule
+from neural.training.precision import silicon
 from neural.training.randomness import RandomState
 from neural.training.report import Report, Silence, Standing, terminal_report
 from neural.training.run import Run
@@ -119,13 +120,19 @@ class _Trainer:
         self.stepping = 0.0  # seconds in steps since the last line of metrics
         self.steps_timed = 0
         self.validation_loss: float | None = None  # of this step
-        self.peak = peak_flops(session.device) * session.parallel.world.size if session.leads else 1.0
+        precision = session.parallel.loss.precision
+        kind = getattr(torch, precision) if precision in silicon(session.device) else torch.float32
+        self.peak = peak_flops(session.device, kind) * session.parallel.world.size if session.leads else 1.0
         self.flops_per_token = plan(session.run.program).flops_per_token_training
 
     def begin(self) -> None:
         session, run = self.session, self.session.run
+        execution = session.warm_up(self.report.say)
+        self.started = time.perf_counter()
+        for line in (*session.notes, execution.text()):
+            self.report.say(line)
         if session.step < session.data.total_steps and session.leads:
-            run.set_state("training")
+            run.set_state("training", execution=asdict(execution))
         if self.log.url:
             self.report.say(f"Weights & Biases: {self.log.url}")
         if session.resumed is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -12,7 +12,9 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from neural.planning.memory import LOGITS
+from neural.planning.precision import FULL
 from neural.training.cpu_products import linear
+from neural.training.precision import autocast
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, int64 (B, T)
 
@@ -21,12 +23,15 @@ class TrainingLoss(nn.Module):
     """Mean cross-entropy of the next token in nats, of a model that gives logits: what a training step calls.
 
     It adds no weights. The head's product is part of the loss where the model says what its head reads
-    (`hidden_states`) and the head is a plain Linear, the last of its modules.
+    (`hidden_states`) and the head is a plain Linear, the last of its modules. precision: in which products are
+    computed. compiled: what is called in place of the model, or of its `hidden_states`.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.precision = FULL
+        self.compiled: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def forward(
         self,
@@ -37,11 +42,12 @@ class TrainingLoss(nn.Module):
     ) -> torch.Tensor:
         """inputs and targets int64 (B, T); `share` of the mean, scalar float32. kernels: functions in torch's place."""
         head = plain_head(self.model)
-        with kernels or nullcontext():
-            read = self.model(inputs) if head is None else self.model.hidden_states(inputs)
-        if head is None:
-            return F.cross_entropy(read.flatten(0, 1), targets.flatten()) * share
-        return HeadLoss.apply(read.flatten(0, 1), head.weight, head.bias, targets.flatten(), share)
+        with autocast(inputs.device, self.precision):
+            with kernels or nullcontext():
+                read = (self.compiled or (self.model if head is None else self.model.hidden_states))(inputs)
+            if head is None:
+                return F.cross_entropy(read.flatten(0, 1).float(), targets.flatten()) * share
+            return HeadLoss.apply(read.flatten(0, 1), head.weight, head.bias, targets.flatten(), share)
 
 
 def plain_head(model: nn.Module) -> nn.Linear | None:
@@ -50,15 +56,20 @@ def plain_head(model: nn.Module) -> nn.Linear | None:
     return head if type(head) is nn.Linear and not isinstance(head.weight, DTensor) else None
 
 
-def logits_in_parts(model: nn.Module, inputs: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+def logits_in_parts(
+    model: nn.Module, inputs: torch.Tensor, precision: str = FULL
+) -> Iterator[tuple[slice, torch.Tensor]]:
     """Logits of some tokens at a time, (n, V), and which of the flattened inputs, int64 (B, T), they are of."""
     head = plain_head(model)
+    with autocast(inputs.device, precision):
+        read = (model if head is None else model.hidden_states)(inputs).flatten(0, 1)
     if head is None:
-        yield slice(0, inputs.numel()), model(inputs).flatten(0, 1)
+        yield slice(0, inputs.numel()), read
         return
-    hidden = model.hidden_states(inputs).flatten(0, 1)
-    for rows in row_chunks(len(hidden), head.out_features):
-        yield rows, head(hidden[rows])
+    for rows in row_chunks(len(read), head.out_features):
+        with autocast(inputs.device, precision):
+            logits = head(read[rows])
+        yield rows, logits
 
 
 class HeadLoss(torch.autograd.Function):

@@ -15,6 +15,7 @@ from neural.diagnostics.diagnostic import fail
 from neural.training.checkpoint import Checkpoint
 from neural.training.distributed.parallel import Parallel
 from neural.training.loss import Batch
+from neural.training.precision import chosen_precision
 from neural.training.run import Run
 from neural.training.session import choose_device, to_device
 from neural.training.shares import alone
@@ -58,6 +59,7 @@ def replay_step(run: Run, device: str = "auto") -> Replay:
     batches = [to_device(run.data.training.batch(index), where) for index in indices]
     checkpoint.state.randomness.restore(where)
     parallel = alone(model.train(), run.program.settings.train.batch_size)
+    parallel.loss.precision, _ = chosen_precision(run.program, where)
     with parallel.stepping():
         passes = [_pass(parallel, batch, 1 / len(batches)) for batch in batches]
         norm = parallel.norm().item()

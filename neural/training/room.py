@@ -1,49 +1,74 @@
-"""Whether a training fits into the memory that is there: said before it begins, not by the system after an hour."""
+"""Whether a training fits into the memory that is there: said before it begins, not by the system after an hour.
+
+Where it fits only if blocks are computed again in the backward pass, they are.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NoReturn
 
 import torch
 
 from neural.compiler import Program
 from neural.diagnostics.diagnostic import NeuralError, fail
-from neural.planning.fit import ways_to_fit
+from neural.planning.fit import CHECKPOINTING, Way, ways_to_fit
 from neural.planning.hardware import USABLE, available_memory
 from neural.planning.layout import Layout as PlannedLayout
 from neural.planning.plan import Plan, plan
 from neural.training.distributed.launch import LAUNCHED
 from neural.training.distributed.strategy import Layout, Strategy
+from neural.training.precision import chosen_precision
 from neural.training.report import size
 
 
-def require_room(
-    program: Program, device: torch.device, devices: int, strategy: str | None = None, tensor: int | None = None
-) -> None:
-    """NeuralError N733 if the plan for so many devices needs more than is free, with what to change.
+def made_to_fit(
+    program: Program,
+    device: torch.device,
+    devices: int,
+    strategy: str | None = None,
+    tensor: int | None = None,
+    *,
+    fixed: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Program:
+    """The program, with activation checkpointing where only that makes the plan for so many devices fit, which is said.
 
-    On a CPU all processes share what the system has available. What cannot be planned, or divided, others tell.
+    fixed: it cannot be changed any more. On a CPU all processes share what the system has available. What cannot be
+    planned, or divided, others tell. NeuralError N733 if it needs more than is free, with what to change.
     """
     if LAUNCHED in os.environ:  # by a process that has looked already, before the others took their part
-        return
+        return program
     free = _free_memory(device)
     try:
         layout = _planned(Layout.chosen(program, device, devices, strategy, tensor), devices)
-        make = partial(plan, program, device=device.type, layout=layout)
+        precision, _ = chosen_precision(program, device)
+        make = partial(plan, program, device=device.type, layout=layout, precision=precision)
         made = make()
     except NeuralError:
-        return
+        return program
     sharing = devices if device.type == "cpu" else 1
     if free is None or sharing * made.training.total <= USABLE * free:
-        return
+        return program
     usable = int(USABLE * free / sharing)
     changes = ways_to_fit(made, usable, lambda **changes: make(**({"layout": layout} | changes)))
+    again = next((way.plan.training.total for way in changes if way.change == CHECKPOINTING), None)
+    if again is None or fixed:
+        _refuse(made, sharing, free, changes)
+    needs = f"{size(made.training.total)} of memory, and {size(free)} are free"
+    say(f"note: activations are not kept, which needs {size(again)}: keeping them needs {needs}")
+    return program.executed(activation_checkpointing=True)
+
+
+def _refuse(made: Plan, sharing: int, free: int, changes: Sequence[Way]) -> NoReturn:
+    """Raise N733. changes: with which it fits."""
     ways = [f"with {way.change} it needs {size(way.plan.training.total)}" for way in changes]
     each = f"{sharing} × " if sharing > 1 else ""
     fail(
         "N733",
-        f"training {program.name} needs {each}{size(made.training.total)} of memory, and {size(free)} are free",
+        f"training {made.network} needs {each}{size(made.training.total)} of memory, and {size(free)} are free",
         notes=(_parts(made), *ways),
         hint="change one of these" if ways else "take a smaller model, or a device with more memory; --force tries it",
     )

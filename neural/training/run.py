@@ -74,6 +74,7 @@ class RunRecord:
     data: DataRecord | None  # None in a quantised run
     state: str  # "created", "training" (after a crash, too), "stopped", "finished", "failed" or "quantized"
     quantization: QuantizationRecord | None = None
+    execution: dict[str, Any] | None = None  # how it was last trained; see `neural.training.execution`
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
@@ -276,9 +277,9 @@ class Run:
             )
         return training_data(self.program, store, self.record.seed)
 
-    def set_state(self, state: str) -> None:
-        """Write run.json with another state, and the steps that the program asks for now."""
-        self.record = replace(self.record, state=state, steps=self.data.total_steps)
+    def set_state(self, state: str, **changes: Any) -> None:
+        """Write run.json with another state, the steps that the program asks for now, and other `changes`."""
+        self.record = replace(self.record, state=state, steps=self.data.total_steps, **changes)
         write_json(self.path / "run.json", asdict(self.record))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -10,16 +10,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from neural.data.loader import prefetch
+from neural.data.loader import Share, prefetch
 from neural.diagnostics.diagnostic import fail
 from neural.graph.settings import Train
 from neural.training.checkpoint import Checkpoint, TrainingState
+from neural.training.compiling import compile_where_it_wins, warm_up
 from neural.training.data import TrainingData
 from neural.training.distributed.parallel import Parallel
 from neural.training.distributed.strategy import Layout, distribute
 from neural.training.distributed.world import ALONE, World
 from neural.training.evaluate import Evaluation, evaluate
+from neural.training.execution import Execution
 from neural.training.optimizers import make_optimizer
+from neural.training.precision import LossScale, chosen_precision
 from neural.training.pretrained import load_pretrained
 from neural.training.randomness import RandomState
 from neural.training.run import Run
@@ -47,15 +50,16 @@ class Session:
     loss_sum: float = 0.0  # of the steps since the last line of metrics
     loss_count: int = 0
     spikes: Spikes = field(default_factory=Spikes)
-    per_step: int = field(init=False)  # forward passes in a step, of this process
+    scale: LossScale | None = None  # in float16
+    notes: tuple[str, ...] = ()  # for the user, about how it is carried out
+    share: Share = field(init=False)  # of the data, of this process
     batches: Iterator[Batch] = field(init=False)
 
     def __post_init__(self) -> None:
-        share = self.data.training.share(
+        self.share = self.data.training.share(
             self.parallel.data_rank, self.parallel.data_size, self.train.gradient_accumulation
         )
-        self.per_step = share.per_step
-        coming = prefetch(share, self.step * share.per_step)
+        coming = prefetch(self.share, self.step * self.share.per_step)
         self.batches = (to_device(batch, self.device) for batch in coming)
 
     @property
@@ -70,9 +74,15 @@ class Session:
     def train(self) -> Train:
         return self.run.program.settings.train
 
+    def warm_up(self, say: Callable[[str], None]) -> Execution:
+        """Compile what is to be compiled, and how the training is then carried out. All processes call it."""
+        if self.parallel.loss.compiled is not None:
+            warm_up(self.parallel, to_device(self.share.batch(0), self.device), say)
+        return Execution.of(self.run.program, self.parallel, self.device)
+
     def advance(self) -> StepResult:
         """One optimizer step. NonFiniteStep leaves everything but the random generators as before it."""
-        batches = list(islice(self.batches, self.per_step))
+        batches = list(islice(self.batches, self.share.per_step))
         result = optimizer_step(
             self.parallel,
             self.optimizer,
@@ -81,6 +91,7 @@ class Session:
             clip=self.train.gradient_clip,
             is_spike=self.spikes.sees,
             skip_spikes=self.train.skip_spikes,
+            scale=self.scale,
         )
         self.step += 1
         self.cursor += self.train.gradient_accumulation
@@ -127,6 +138,7 @@ class Session:
             loss_sum=self.loss_sum,
             loss_count=self.loss_count,
             spikes=self.spikes,
+            scale=self.scale,
             program=self.run.program.text(),
         )
 
@@ -153,6 +165,8 @@ def start(run: Run, device: torch.device, world: World = ALONE, layout: Layout |
         checkpoint.load_model(model)
     layout = layout or Layout.chosen(run.program, device, world.size)
     parallel = distribute(run.program, model.train(), world, layout)
+    parallel.loss.precision, slow = chosen_precision(run.program, device)
+    lacking = compile_where_it_wins(run.program, parallel, device)
     optimizer = make_optimizer(settings.optimizer, parallel.model)
     schedule = make_schedule(settings.lr_schedule, settings.optimizer.arguments["learning_rate"], data.total_steps)
     counters = {}
@@ -165,7 +179,11 @@ def start(run: Run, device: torch.device, world: World = ALONE, layout: Layout |
         names = ("step", "cursor", "best_loss", "loss_sum", "loss_count", "spikes")
         counters = {name: getattr(state, name) for name in names}
     resumed = checkpoint.state.step if checkpoint else None
-    return Session(run, device, data, parallel, optimizer, schedule, resumed, **counters)
+    scale = LossScale.of(parallel.loss.precision)
+    if scale and checkpoint:
+        scale = checkpoint.state.scale or scale
+    notes = tuple(f"note: {text}" for text in (slow, lacking) if text)
+    return Session(run, device, data, parallel, optimizer, schedule, resumed, scale=scale, notes=notes, **counters)
 
 
 def _latest(run: Run, world: World) -> Checkpoint | None:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from neural.training.cpu_kernels import CpuKernels, cpu_kernels
+from neural.training.cpu_kernels import CpuKernels
 from neural.training.distributed.parallel import Parallel
 from neural.training.loss import Batch
 
@@ -45,7 +45,7 @@ class Shares(Parallel):
             self._set_cores(self.cores)
 
     def gradient(self, batch: Batch, share: float) -> torch.Tensor:
-        kernels = cpu_kernels(self.model, batch, self.count)
+        kernels = self.kernels(batch, self.count)
         parts = list(zip(*(tensor.tensor_split(self.count) for tensor in batch), kernels, strict=True))
         before = torch.get_num_threads()
         self._set_cores(self.cores // self.count)

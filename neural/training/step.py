@@ -9,6 +9,8 @@ import torch
 
 from neural.training.distributed.parallel import Parallel
 from neural.training.loss import Batch
+from neural.training.precision import LossScale
+from neural.training.randomness import RandomState
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +32,36 @@ class NonFiniteStep(Exception):
         self.losses = losses  # of each micro-batch
 
 
-def accumulate_gradients(parallel: Parallel, batches: Sequence[Batch]) -> torch.Tensor:
-    """Add to `.grad` the gradient of the mean loss over all batches, which are of one size. Losses (len(batches),)."""
+def accumulate_gradients(parallel: Parallel, batches: Sequence[Batch], factor: float = 1.0) -> torch.Tensor:
+    """Add to `.grad` `factor` times the gradient of the mean loss over all batches, which are of one size.
+
+    Losses (len(batches),), without the factor.
+    """
     losses = []
     for i, batch in enumerate(batches, 1):
         with parallel.talking(i == len(batches)):
-            losses.append(parallel.gradient(batch, 1 / len(batches)))
+            losses.append(parallel.gradient(batch, factor / len(batches)))
     return torch.stack(losses)
+
+
+def make_gradients(
+    parallel: Parallel, batches: Sequence[Batch], scale: LossScale | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Put the gradient of the mean loss into `.grad`: losses (len(batches),), and its norm.
+
+    Where it overflows in float16 it is made again, with the same random numbers, at half the scale.
+    """
+    device = batches[0][0].device
+    randomness = RandomState.capture(device) if scale else None
+    while True:
+        parallel.model.zero_grad(set_to_none=True)
+        losses = accumulate_gradients(parallel, batches, scale.value if scale else 1.0)
+        if scale:
+            parallel.multiply(1 / scale.value)
+        norm = parallel.norm()
+        if scale is None or not scale.overflowed(norm):
+            return losses, norm
+        randomness.restore(device)
 
 
 def optimizer_step(
@@ -48,6 +73,7 @@ def optimizer_step(
     clip: float | None,
     is_spike: Callable[[float, float], bool] = lambda _loss, _norm: False,
     skip_spikes: bool = False,
+    scale: LossScale | None = None,
 ) -> StepResult:
     """One step at learning rate `rate` over this process's `batches`, the gradient's norm clipped to `clip`.
 
@@ -56,9 +82,7 @@ def optimizer_step(
     Clipping: Pascanu et al. 2013.
     """
     with parallel.stepping():
-        optimizer.zero_grad(set_to_none=True)
-        losses = accumulate_gradients(parallel, batches)
-        norm = parallel.norm()
+        losses, norm = make_gradients(parallel, batches, scale)
         if clip is not None:
             parallel.clip(clip, norm)
         loss, gradient_norm = torch.stack(

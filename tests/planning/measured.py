@@ -13,15 +13,13 @@ from neural.training.session import start
 STEPS = 2  # the optimizer's moments are there from the end of the first
 
 
-def peak_of_training(run: Run, precision: str = "float32") -> int:
+def peak_of_training(run: Run) -> int:
     """Bytes at the peak of a training of some steps, from before there was a model."""
     gc.collect()  # what an earlier test left would be freed while we count
-    half = torch.autocast("cpu", getattr(torch, precision), enabled=precision != "float32")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         session = start(run, torch.device("cpu"))
         for _ in range(STEPS):
-            with half:
-                session.advance()
+            session.advance()
     now = most = 0
     for event in profiled.profiler.kineto_results.events():
         if event.name() == "[memory]":

@@ -170,9 +170,11 @@ def test_the_command_says_what_it_assumes() -> None:
 
 def test_the_command_says_what_to_change() -> None:
     sets = [word for name, value in XL.items() for word in ("--set", f"{name}={value}")]
-    text = run("plan", "examples/gpt2.neural", *sets, "--devices", "h100")
+    text = run("plan", "examples/gpt2.neural", *sets, "--devices", "h100", "--precision", "float32")
     assert "it does not fit; it does with\n    execution { activation_checkpointing: true }" in text
-    made = json.loads(run("plan", "examples/gpt2.neural", *sets, "--devices", "h100", "--json"))
+    made = json.loads(
+        run("plan", "examples/gpt2.neural", *sets, "--devices", "h100", "--precision", "float32", "--json")
+    )
     assert made["hardware"]["fits"] is False
     assert all(way["total"] <= made["hardware"]["usable"] for way in made["hardware"]["ways_to_fit"])
 
@@ -205,3 +207,17 @@ def test_half_precision_is_what_autocast_makes_of_it() -> None:
         kept = saved_bytes(module, lambda: module(x))
     made = plan(program, 8, device="cpu", precision="bfloat16").training
     assert made.activations + made.copies == pytest.approx(kept, rel=0.04)
+
+
+@pytest.mark.parametrize(
+    ("given", "precision"),
+    [
+        (["--devices", "h100"], "bfloat16"),
+        (["--devices", "t4"], "float16"),
+        (["--devices", "cpu"], "float32"),
+        ([], "float32"),
+        (["--devices", "t4", "--precision", "bfloat16"], "bfloat16"),
+    ],
+)
+def test_the_precision_is_what_the_trainer_takes(given: list[str], precision: str) -> None:
+    assert json.loads(run("plan", "examples/gpt2.neural", *given, "--json"))["precision"] == precision

@@ -38,8 +38,17 @@ RunMaker = Callable[..., Run]
 
 @pytest.fixture
 def make_run(tmp_path: Path, corpus: Path) -> RunMaker:
-    def make(name: str = "run", *, file: Path = TINY, data: Path = corpus, tokenizer: str | None = None, **sets) -> Run:
+    def make(
+        name: str = "run",
+        *,
+        file: Path = TINY,
+        data: Path = corpus,
+        tokenizer: str | None = None,
+        execution: dict[str, object] | None = None,
+        **sets,
+    ) -> Run:
         setup = set_up(file, sets=sets, data=str(data), tokenizer=tokenizer)
-        return Run.create(tmp_path / name, setup.program, setup.tokenizer, setup.data)
+        program = setup.program.executed(**execution or {})
+        return Run.create(tmp_path / name, program, setup.tokenizer, setup.data)
 
     return make

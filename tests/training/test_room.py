@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from neural.compiler import load
+from neural.compiler import Program, load
 from neural.diagnostics.diagnostic import NeuralError
 from neural.planning.plan import plan
 from neural.training import room
@@ -22,25 +22,41 @@ def free(monkeypatch: pytest.MonkeyPatch, count: int | None) -> None:
     monkeypatch.setattr(room, "available_memory", lambda: count)
 
 
+@pytest.fixture
+def gpt2() -> Program:
+    """In one precision on every processor."""
+    return load("examples/gpt2.neural").executed(precision="float32")
+
+
 @pytest.mark.parametrize(("processes", "fits"), [(1, True), (2, False)])
-def test_the_processes_of_a_cpu_share_its_memory(monkeypatch: pytest.MonkeyPatch, processes: int, fits: bool) -> None:
-    program = load("examples/gpt2.neural")
-    free(monkeypatch, int(1.2 * plan(program, device="cpu").training.total))
+def test_the_processes_of_a_cpu_share_its_memory(
+    gpt2: Program, monkeypatch: pytest.MonkeyPatch, processes: int, fits: bool
+) -> None:
+    free(monkeypatch, int(1.2 * plan(gpt2, device="cpu").training.total))
     if fits:
-        room.require_room(program, CPU, processes)
+        assert room.made_to_fit(gpt2, CPU, processes) is gpt2
         return
     with pytest.raises(NeuralError) as caught:
-        room.require_room(program, CPU, processes)
+        room.made_to_fit(gpt2, CPU, processes, fixed=True)
     (told,) = caught.value.diagnostics
     assert told.code == "N733" and "2 × " in told.title
     assert told.notes[0].startswith("a batch of 12 × 1,024: activations ")
     assert any("activation_checkpointing" in note for note in told.notes) and told.hint == "change one of these"
 
 
+def test_blocks_are_computed_again_where_only_that_fits(gpt2: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    free(monkeypatch, int(0.6 * plan(gpt2, device="cpu").training.total))
+    said = []
+    made = room.made_to_fit(gpt2, CPU, 1, say=said.append)
+    assert made.settings.execution["activation_checkpointing"] and "checkpointed(" in made.source()
+    assert "activation_checkpointing: true" in made.text() and "activations are not kept" in said[0]
+    assert room.made_to_fit(made, CPU, 1) is made
+
+
 def test_where_nothing_helps_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, 10_000_000)
     with pytest.raises(NeuralError) as caught:
-        room.require_room(load("examples/gpt2.neural"), CPU, 1)
+        room.made_to_fit(load("examples/gpt2.neural"), CPU, 1)
     assert "--force" in caught.value.diagnostics[0].hint
 
 
@@ -49,7 +65,7 @@ def test_what_is_not_known_is_no_mistake(monkeypatch: pytest.MonkeyPatch, unknow
     free(monkeypatch, None if unknown == "memory" else 1000)
     if unknown == "worker":
         monkeypatch.setenv(LAUNCHED, "1")
-    room.require_room(load("examples/gpt2.neural"), CPU, 4, tensor=3 if unknown == "layout" else None)
+    room.made_to_fit(load("examples/gpt2.neural"), CPU, 4, tensor=3 if unknown == "layout" else None)
 
 
 @pytest.mark.parametrize("command", ["train", "run"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import TypeVar
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from neural.training.cpu_kernels import cpu_kernels
+from neural.training.cpu_kernels import CpuKernels, cpu_kernels
 from neural.training.distributed.world import ALONE, World
 from neural.training.loss import Batch, TrainingLoss
 from neural.training.tensor_file import Piece
@@ -22,14 +22,15 @@ T = TypeVar("T")
 class Parallel:
     """One process with the whole model: what the others differ from.
 
-    model: holds the parameters. forward: what is called in a training step, a TrainingLoss.
+    model: holds the parameters. loss: what a training step computes. forward: what it calls, `loss` or around it.
     """
 
     in_parts = False  # whether a process holds parts of the weights
 
     def __init__(self, model: nn.Module, world: World = ALONE) -> None:
         self.model, self.world = model, world
-        self.forward: nn.Module = TrainingLoss(model)
+        self.loss = TrainingLoss(model)
+        self.forward: nn.Module = self.loss
 
     @property
     def data_rank(self) -> int:
@@ -51,10 +52,14 @@ class Parallel:
 
     def gradient(self, batch: Batch, share: float) -> torch.Tensor:
         """Add to `.grad` the gradient of `share` of the batch's mean loss; that mean: scalar."""
-        (kernels,) = cpu_kernels(self.model, batch)
+        (kernels,) = self.kernels(batch)
         loss = self.forward(*batch, share, kernels)
         loss.backward()
         return loss.detach() / share
+
+    def kernels(self, batch: Batch, threads: int = 1) -> Sequence[CpuKernels | None]:
+        """What each thread that takes a part of the batch has in place of torch's functions."""
+        return [None] * threads if self.loss.compiled else cpu_kernels(self.model, batch, threads)
 
     def stepping(self) -> AbstractContextManager:
         """Around all of an optimizer step."""
@@ -78,6 +83,12 @@ class Parallel:
         while group := tuple(islice(items, self.data_size)):
             counts = self.data_rank < len(group)
             yield group[self.data_rank if counts else 0], counts
+
+    def multiply(self, factor: float) -> None:
+        """The gradient by a factor, in place."""
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
 
     def norm(self) -> torch.Tensor:
         """The 2-norm of the whole gradient: scalar."""

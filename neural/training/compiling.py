@@ -1,0 +1,87 @@
+"""torch.compile for the forward and backward pass, where it wins: on GPUs. Compiled before the first step, and kept.
+
+On CPUs it is not chosen: products are most of a step there, dropout and attention have kernels of their own, and what
+Inductor makes of the rest was no faster than torch's (0.99 to 1.01 of the time, small and large models).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from neural.compiler import Program
+from neural.training.distributed.parallel import Parallel
+from neural.training.loss import Batch, plain_head
+from neural.training.randomness import RandomState
+
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def compile_where_it_wins(program: Program, parallel: Parallel, device: torch.device) -> str | None:
+    """Have the model compiled at its next pass if the file's `execution` asks for it, or the device is a GPU.
+
+    What was asked for and cannot be is said.
+    """
+    asked = program.settings.execution.get("compile")
+    if asked is False or (asked is None and (device.type != "cuda" or parallel.in_parts)):
+        return None
+    os.environ.setdefault(CACHE, str(_cache_folder()))  # before Inductor is loaded, which looks for it
+    lacking = "the processes hold parts of the weights" if parallel.in_parts else _lacking(device)
+    if lacking:
+        return f"not compiled: {lacking}"
+    _make_importable(parallel.model)
+    model = parallel.model
+    called = model.forward if plain_head(model) is None else model.hidden_states
+    parallel.loss.compiled = torch.compile(called, dynamic=False)
+    return None
+
+
+def warm_up(parallel: Parallel, batch: Batch, say: Callable[[str], None]) -> None:
+    """Compile, by a pass that changes nothing. Where the compiler fails that is said, and the model is as it was."""
+    device = batch[0].device
+    randomness, began = RandomState.capture(device), time.perf_counter()
+    say("compiling the model…")
+    try:
+        parallel.gradient(batch, 1.0)
+        say(f"compiled in {time.perf_counter() - began:.1f} s; kept for the next time in {os.environ[CACHE]}")
+    except Exception as error:  # of Dynamo, Inductor, Triton, a C++ compiler or the linker: each has its own
+        parallel.loss.compiled = None
+        say(f"note: not compiled: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
+    parallel.model.zero_grad(set_to_none=True)
+    randomness.restore(device)
+
+
+def _lacking(device: torch.device) -> str | None:
+    """What Inductor needs for the device and does not find."""
+    if device.type == "cuda":
+        from torch.utils._triton import has_triton
+
+        return None if has_triton() else "there is no Triton that can use this GPU (pip install triton)"
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return "there is no C++ compiler on the path (apt install g++, or xcode-select --install)"
+    return None
+
+
+def _make_importable(model: nn.Module) -> None:
+    """Dynamo imports the module of each function that it meets by name, and generated source is in no file."""
+    namespace = type(model).forward.__globals__
+    name = f"neural_generated_{type(model).__name__}"
+    namespace["__name__"] = name
+    sys.modules[name] = module = ModuleType(name)
+    module.__dict__.update(namespace)
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neural" / "inductor"

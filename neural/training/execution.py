@@ -1,0 +1,68 @@
+"""How a training is carried out on its device: chosen for it, said at the start, and noted in run.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from neural.compiler import Program
+from neural.graph.graph import primitives
+from neural.layers.attention import Attention
+from neural.planning.precision import FULL
+from neural.training.cpu_kernels import recomputes
+from neural.training.distributed.parallel import Parallel
+from neural.training.shares import Shares
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """`threads`: of each process. `shares`: how many of them have sequences of their own, 1 where they work together.
+
+    attention: None where the network has none.
+    """
+
+    device: str
+    processes: int
+    threads: int
+    shares: int
+    precision: str
+    compiled: bool
+    attention: str | None
+    checkpointing: bool
+
+    @classmethod
+    def of(cls, program: Program, parallel: Parallel, device: torch.device) -> Execution:
+        """As the training that was made is carried out."""
+        return cls(
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            processes=parallel.world.size,
+            threads=torch.get_num_threads(),
+            shares=parallel.count if isinstance(parallel, Shares) else 1,
+            precision=parallel.loss.precision,
+            compiled=parallel.loss.compiled is not None,
+            attention=_attention(program, parallel, device),
+            checkpointing=bool(program.settings.execution.get("activation_checkpointing")),
+        )
+
+    def text(self) -> str:
+        """For people: "cpu, 2 threads, each with sequences of its own · float32 · not compiled · …"."""
+        each = f"{self.processes} × {self.device}" if self.processes > 1 else self.device
+        if self.device == "cpu":
+            own = ", each with sequences of its own" if self.shares > 1 else ""
+            each += f", {self.threads} thread{'s' * (self.threads != 1)}{own}"
+        compiled = "compiled" if self.compiled else "not compiled"
+        attention = [f"{self.attention} attention"] if self.attention else []
+        kept = "blocks computed again in the backward pass" if self.checkpointing else "activations kept"
+        return " · ".join([each, self.precision, compiled, *attention, kept])
+
+
+def _attention(program: Program, parallel: Parallel, device: torch.device) -> str | None:
+    """Whose it is: that of `cpu_kernels` where weights are dropped on a CPU, else torch's."""
+    nodes = (node.layer for _, node, _, _ in primitives(program.graph.block, once=True))
+    layers = [layer for layer in nodes if isinstance(layer, Attention)]
+    if not layers:
+        return None
+    free = parallel.loss.compiled is None and parallel.loss.precision == FULL and not recomputes(parallel.model)
+    own = device.type == "cpu" and free and all(layer.dropout.value for layer in layers)
+    return "own" if own else "torch's"
