@@ -145,7 +145,8 @@ def _(layer: Attention, inputs, outputs, setting) -> Saved:
 
     Fused kernels keep a number for each query and head and no T × T matrix (Dao et al. 2022). On a CPU torch has none
     with dropout: that keeps three T × T matrices a head and copies of its inputs, keys and values as wide as queries.
-    Where a token sees all before it the trainer has its own, which keeps the mask, a byte a pair, and scaled queries.
+    Where a token sees all before it the trainer has its own, which keeps the mask, a byte a pair, and scaled queries;
+    beside products in half precision, all three in float32.
     """
     q, k, _ = inputs * 3 if len(inputs) == 1 else inputs
     heads, pairs = layer.num_heads.value, setting.rows(q) * setting.axis(k.shape[1])
@@ -154,7 +155,11 @@ def _(layer: Attention, inputs, outputs, setting) -> Saved:
         kept |= {0, 0 if len(inputs) == 1 else 1}
         extra += setting.bytes(q, k) + FLOAT * (setting.rows(q) * heads + setting.rows(k) * layer.kv_heads.value)
     if _is_ours(layer, q, setting):
-        extra += setting.bytes(q) + heads * _seen(setting.rows(q), setting.axis(k.shape[1]))
+        extra += heads * _seen(setting.rows(q), setting.axis(k.shape[1]))
+        if q.dtype != "float32":
+            keys = setting.numbers((q if layer.grouped else k).shape)
+            return Saved(tuple(sorted(kept)), extra=extra + FLOAT * (setting.numbers(q.shape) + 2 * keys))
+        extra += setting.bytes(q)
         if layer.grouped:
             return Saved(tuple(sorted(kept)), extra=extra + 2 * setting.bytes(q))
         apart = layer.turning or layer.qk_norm.value
@@ -174,13 +179,13 @@ def _(layer: Attention, inputs, outputs, setting) -> Saved:
 
 
 def _is_ours(layer: Attention, q: Value, setting: Setting) -> bool:
-    """Whether the trainer's own attention takes it: causal, of float32, with dropout."""
+    """Whether the trainer's own attention takes it: causal, with dropout, beside products in float32 or bfloat16."""
     return (
         setting.own_kernels
         and layer.dropout.value > 0
         and layer.causal.value
         and layer.window.value is None
-        and q.dtype == "float32"
+        and q.dtype in ("float32", "bfloat16")
     )
 
 

@@ -19,6 +19,8 @@ from neural.planning.sizes import QUERIES  # their weights, (heads, QUERIES, T),
 from neural.training import cpu_products
 from neural.training.loss import Batch
 
+HANDLED = (torch.float32, torch.bfloat16)  # queries, keys and values
+
 
 class CpuKernels(TorchFunctionMode):
     """While it is entered, F.dropout and F.scaled_dot_product_attention of float tensors on the CPU are done here.
@@ -38,7 +40,7 @@ class CpuKernels(TorchFunctionMode):
             return x * 0.0 if _kept(rate) == 0 else Dropped.apply(x, self.mask(x.shape, rate), 1 / _kept(rate))
         if function is F.scaled_dot_product_attention and (call := _attention_call(*given, **named)):
             q, k, v, rate, scale = call
-            return CausalAttention.apply(q * scale, k, v, rate, self)
+            return CausalAttention.apply(q.float() * scale, k, v, rate, self)
         if function is F.linear and cpu_products.takes(*given[:2]):
             return cpu_products.Linear.apply(*given, *[None] * (3 - len(given)))
         return function(*given, **named)
@@ -77,7 +79,7 @@ def _attention_call(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float, float] | None:
     """What F.scaled_dot_product_attention was given, where this module does it: queries, keys and values of as many
     heads, rate and scale."""
-    plain = all(type(x) is torch.Tensor and x.dtype == torch.float32 and x.device.type == "cpu" for x in (q, k, v))
+    plain = all(type(x) is torch.Tensor and x.dtype in HANDLED and x.device.type == "cpu" for x in (q, k, v))
     if not plain or not is_causal or attn_mask is not None or q.dim() != 4:
         return None
     if q.shape[2:] != k.shape[2:] or k.shape != v.shape:
@@ -108,10 +110,12 @@ class CausalAttention(torch.autograd.Function):
     """softmax(q · kᵀ) · v of the keys up to each query, with dropout on the weights; q is scaled already.
 
     q, k, v (B, H, T, head_dim) → (B, H, T, head_dim). The queries go in groups of 64 of one sequence, whose weights for
-    the keys up to them stay in the cache and are made again for the backward pass (Dao et al. 2022).
+    the keys up to them stay in the cache and are made again for the backward pass (Dao et al. 2022). Under autocast all
+    of it is float32, as softmax is.
     """
 
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(
         ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rate: float, kernels: CpuKernels
     ) -> torch.Tensor:
@@ -131,6 +135,7 @@ class CausalAttention(torch.autograd.Function):
         return y.mul_(ctx.scale) if rate else y
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v, *masks = ctx.saved_tensors
         B, H, T, width = q.shape

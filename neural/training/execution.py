@@ -9,8 +9,7 @@ import torch
 from neural.compiler import Program
 from neural.graph.graph import primitives
 from neural.layers.attention import Attention
-from neural.planning.precision import FULL
-from neural.training.cpu_kernels import recomputes
+from neural.training.cpu_kernels import HANDLED, recomputes
 from neural.training.distributed.parallel import Parallel
 from neural.training.shares import Shares
 
@@ -63,6 +62,6 @@ def _attention(program: Program, parallel: Parallel, device: torch.device) -> st
     layers = [layer for layer in nodes if isinstance(layer, Attention)]
     if not layers:
         return None
-    free = parallel.loss.compiled is None and parallel.loss.precision == FULL and not recomputes(parallel.model)
-    own = device.type == "cpu" and free and all(layer.dropout.value for layer in layers)
-    return "own" if own else "torch's"
+    kernels = device.type == "cpu" and parallel.loss.compiled is None and not recomputes(parallel.model)
+    handled = getattr(torch, parallel.loss.precision) in HANDLED and all(layer.dropout.value for layer in layers)
+    return "own" if kernels and handled else "torch's"

@@ -20,6 +20,7 @@ from neural.planning.plan import plan
 from neural.training.allocation import memory_held
 from neural.training.distributed.strategy import Layout
 from neural.training.distributed.world import ALONE, World
+from neural.training.execution import Execution
 from neural.training.lock import RunLock
 from neural.training.meter import memory_now, memory_peak, peak_flops
 from neural.training.metrics import MetricsLog, NoLog, Record, last_validation
@@ -131,6 +132,9 @@ class _Trainer:
         self.started = time.perf_counter()
         for line in (*session.notes, execution.text()):
             self.report.say(line)
+        before = run.record.execution
+        if session.resumed is not None and before not in (None, asdict(execution)):
+            self.report.say(f"note: until step {session.resumed} it was: {Execution(**before).text()}")
         if session.step < session.data.total_steps and session.leads:
             run.set_state("training", execution=asdict(execution))
         if self.log.url:

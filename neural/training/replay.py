@@ -20,6 +20,8 @@ from neural.training.run import Run
 from neural.training.session import choose_device, to_device
 from neural.training.shares import alone
 
+NEAR = 1e-3  # of the numbers of a compiled training, which is not compiled here
+
 
 @dataclass(frozen=True, slots=True)
 class ReplayedBatch:
@@ -38,7 +40,7 @@ class Replay:
     batches: tuple[ReplayedBatch, ...]
     loss: float
     gradient_norm: float
-    reproduced: bool  # loss and norm are those that stopped the training, to the bit (all NaN being one)
+    reproduced: bool  # loss and norm are those that stopped the training: to the bit (all NaN being one), or to NEAR
     weights_not_finite: tuple[str, ...]
     gradients_not_finite: tuple[str, ...]
 
@@ -64,13 +66,13 @@ def replay_step(run: Run, device: str = "auto") -> Replay:
         passes = [_pass(parallel, batch, 1 / len(batches)) for batch in batches]
         norm = parallel.norm().item()
     loss = torch.stack([loss for loss, _ in passes]).mean().item()
-    named = list(model.named_parameters())
+    named, near = list(model.named_parameters()), NEAR if (run.record.execution or {}).get("compiled") else 0.0
     return Replay(
         said["step"],
         tuple(ReplayedBatch(index, loss.item(), layer) for index, (loss, layer) in zip(indices, passes, strict=True)),
         loss,
         norm,
-        _same(loss, said["loss"]) and _same(norm, said["gradient_norm"]),
+        _same(loss, said["loss"], near) and _same(norm, said["gradient_norm"], near),
         tuple(name for name, p in named if not p.isfinite().all()),
         tuple(name for name, p in named if p.grad is not None and not p.grad.isfinite().all()),
     )
@@ -105,6 +107,8 @@ def _pass(parallel: Parallel, batch: Batch, share: float) -> tuple[torch.Tensor,
     return loss, found[0] if found else None
 
 
-def _same(value: float, said: float | str) -> bool:
-    """`said` is a number, or how `str` writes one that JSON cannot."""
-    return value == said if math.isfinite(value) else str(value) == said
+def _same(value: float, said: float | str, near: float) -> bool:
+    """`said` is a number, or how `str` writes one that JSON cannot. near: how far it may be, of the number."""
+    if not math.isfinite(value) or isinstance(said, str):
+        return str(value) == said
+    return math.isclose(value, said, rel_tol=near)

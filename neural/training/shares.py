@@ -31,7 +31,7 @@ class Shares(Parallel):
         self.count, self.cores = count, torch.get_num_threads()
         self.threads = ThreadPoolExecutor(count, thread_name_prefix="share")
         few = sum(p.numel() for p in self._parameters()) <= FEW
-        self.updating = 1 if few else self.cores  # cores that add gradients up, and work on their norm and the update
+        self.updating = 1 if few else self.cores  # cores that work on the norm and the update
 
     @contextmanager
     def stepping(self) -> Iterator[None]:
@@ -53,12 +53,8 @@ class Shares(Parallel):
             found = list(self.threads.map(lambda part: self._gradients(*part, share / len(batch[0])), parts))
         finally:
             self._set_cores(before)
-        parameters = self._parameters()
-        for parameter, *gradients in zip(parameters, *(gradients for _, gradients in found), strict=True):
-            whole = gradients[0]
-            for other in gradients[1:]:
-                whole += other
-            parameter.grad = whole if parameter.grad is None else parameter.grad.add_(whole)
+        parts = list(zip(self._parameters(), *(gradients for _, gradients in found), strict=True))
+        list(self.threads.map(_add, (parts[i :: self.count] for i in range(self.count))))
         return torch.stack([loss for loss, _ in found]).sum() / share
 
     def _gradients(
@@ -75,6 +71,14 @@ class Shares(Parallel):
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]
+
+
+def _add(parts: list[tuple[torch.Tensor, ...]]) -> None:
+    """The sums of some parameters' gradients, to what they have."""
+    for parameter, whole, *others in parts:
+        for other in others:
+            whole += other
+        parameter.grad = whole if parameter.grad is None else parameter.grad.add_(whole)
 
 
 def alone(model: nn.Module, batch_size: int) -> Parallel:

@@ -90,3 +90,16 @@ def test_the_command_says_how_it_trains(make_run, capsys: pytest.CaptureFixture[
     assert line == "cpu, 1 thread · float32 · not compiled · own attention · activations kept"
     record = json.loads((run.path / "run.json").read_text())["execution"]
     assert (record["device"], record["shares"], record["precision"]) == ("cpu", 1, "float32")
+
+
+def test_a_run_that_goes_on_in_another_way_says_so(make_run, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(steps=3)
+    train(run, stop_at=1, report=PlainReport())
+    train(Run.open(run.path), stop_at=2, report=PlainReport())
+    assert "note: until step" not in capsys.readouterr().err
+    record = json.loads((run.path / "run.json").read_text())
+    record["execution"] |= {"device": "NVIDIA H100", "precision": "bfloat16", "compiled": True}
+    (run.path / "run.json").write_text(json.dumps(record))
+    train(Run.open(run.path), report=PlainReport())
+    before = "NVIDIA H100 · bfloat16 · compiled · own attention · activations kept"
+    assert f"note: until step 2 it was: {before}" in capsys.readouterr().err

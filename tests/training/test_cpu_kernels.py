@@ -106,6 +106,18 @@ def test_the_same_seed_drops_the_same() -> None:
         assert torch.equal(one, same) and not torch.equal(one, other)
 
 
+def test_beside_products_in_half_precision_it_is_the_same_in_float32() -> None:
+    qkv = heads(2, 70, 4, 2, 8)
+    half = [x.detach().bfloat16().requires_grad_() for x in qkv]
+    whole = [x.detach().float().requires_grad_() for x in half]
+    expected = attend(whole, 0.3, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attend(half, 0.3, 5)
+    assert torch.equal(found[0], expected[0]) and found[1].dtype == torch.bfloat16
+    for one, other in zip(found[1:], expected[1:], strict=True):
+        torch.testing.assert_close(one.float(), other, rtol=1e-2, atol=1e-2)
+
+
 def test_what_is_not_ours_is_torchs() -> None:
     q, k, v = (x.detach() for x in heads(1, 70, 2, 2, 4))
     mask = torch.ones(70, 70, dtype=torch.bool).tril()
