@@ -7,13 +7,15 @@ formats need n readers and n writers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy
 
     Array = numpy.ndarray
+
+BLOCK = 32  # numbers of a row under one scale, in the types of GGUF
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,15 @@ class Vocabulary:
     chat_template: str | None = None  # Jinja
 
 
+class Steps(NamedTuple):
+    """How a quantised matrix (N, K) may be stored without a loss: its numbers are integers of so many bits, 8 or 4,
+    times scales, float16 (N, K // BLOCK), one for BLOCK numbers of a row.
+    """
+
+    bits: int
+    scales: Array
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A decoder with its weights.
@@ -76,12 +87,14 @@ class Checkpoint:
     kept it; norms' weights multiply as they are (a format that stores weight - 1 adds 1). Names:
     `tokens.weight` `positions.weight` `norm.weight` `norm.bias` `head.weight` (absent where tied) and for block i
     `blocks.{i}.` + `norm_1` `q` `k` `v` `q_norm` `k_norm` `out` `norm_2` `gate` `up` `down` + `.weight` or `.bias`.
+    steps: of those tensors that have any.
     """
 
     decoder: Decoder
     tensors: Mapping[str, Array]
     vocabulary: Vocabulary | None = None
     family: str | None = None  # Hugging Face's model_type, where the file says it
+    steps: Mapping[str, Steps] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from neural.diagnostics.diagnostic import fail
 from neural.graph.graph import Network
 from neural.graph.passes import optimize
-from neural.interop.decoder import Decoder, Recognized, tensor_shapes
+from neural.interop.decoder import BLOCK, Decoder, Recognized, Steps, tensor_shapes
 from neural.interop.structure import Structure
 
 if TYPE_CHECKING:
     import numpy
+
+    from neural.quantization.matrix import QuantizedMatrix
 
     Array = numpy.ndarray
 
@@ -74,15 +76,39 @@ def from_network(recognized: Recognized, weights: Mapping[str, Array]) -> dict[s
         if ours not in weights:
             fail("N861", f"the weights lack `{ours}`", notes=(f"they are {len(weights)} tensors",))
         parts = (theirs,) if isinstance(theirs, str) else theirs
-        rows = [shapes[p][0] for p in parts]
-        expected = (sum(rows), *shapes[parts[0]][1:])
+        expected = (sum(shapes[p][0] for p in parts), *shapes[parts[0]][1:])
         if weights[ours].shape != expected:
             fail("N861", f"`{ours}` has the shape {weights[ours].shape}, and the network says {expected}")
-        ends = [sum(rows[: i + 1]) for i in range(len(rows) - 1)]
-        found.update(zip(parts, np.split(weights[ours], ends) if ends else (weights[ours],), strict=True))
+        found.update(_split(weights[ours], parts, shapes))
     for name in _without_place(recognized):
         found[name] = np.zeros(shapes[name], np.float32)
     return {name: found[name] for name in shapes}
+
+
+def steps_from_network(recognized: Recognized, quantized: Mapping[str, QuantizedMatrix]) -> dict[str, Steps]:
+    """Of quantised matrices, by our names, the steps under pivot names, where they have such."""
+    import numpy as np
+
+    shapes, found = tensor_shapes(recognized.decoder), {}
+    for ours, matrix in quantized.items():
+        rows, columns = matrix.shape
+        with np.errstate(over="ignore"):
+            scales = matrix.scales.astype(np.float16)
+        if matrix.zeros is not None or columns % BLOCK or not np.array_equal(scales, matrix.scales):
+            continue
+        scales = np.repeat(scales.reshape(rows, -1), matrix.group // BLOCK, axis=1)
+        theirs = recognized.weights[ours]
+        parts = _split(scales, (theirs,) if isinstance(theirs, str) else theirs, shapes)
+        found.update((name, Steps(matrix.bits, part)) for name, part in parts.items())
+    return found
+
+
+def _split(array: Array, parts: tuple[str, ...], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Its rows by the pivot tensors that they belong to."""
+    import numpy as np
+
+    ends = np.cumsum([shapes[part][0] for part in parts])[:-1]
+    return dict(zip(parts, np.split(array, ends) if len(ends) else (array,), strict=True))
 
 
 def require_tensors(decoder: Decoder, tensors: Mapping[str, Array], optional: frozenset[str] = frozenset()) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from neural.quantization.matrix import FRACTION, GROUP, ROWS, QuantizedMatrix, bits_for, offsets, packed
 
 LARGEST_SCALE = float(np.finfo(np.float16).max)
+LEAST_SCALE = float(np.finfo(np.float16).tiny)  # below it float16 is coarse
 # What the number of a group that is farthest from 0 may become, -8 being the end: beyond it numbers are clipped, which
 # costs little for few of them and makes the steps of all others finer. Positive: the end is 7, on the other side.
 EXTREMES = (-8.0, -8.7, -9.4, -8.35, -7.65, -7.3, 7.0, 7.35, 7.7, 8.1)
@@ -74,14 +75,20 @@ def assembled(bits: int, group: int, parts: list[Part]) -> QuantizedMatrix:
 def best_steps(columns: np.ndarray, bits: int, group: int, zeros: bool) -> list[Steps]:
     """Of each group of a turned matrix, float32 (K, N). zeros: with zero points, if it is of 4 bits.
 
-    int8: what makes the farthest number 127. int4: of the steps that are tried the ones with the least squared error.
+    int8: what makes the farthest number 127, or less by a thousandth. int4: of the steps that are tried the ones with
+    the least squared error.
     """
     tried = _by_farthest if bits == 8 else _by_span if zeros else _by_extreme
     return [_best(columns[i : i + group], bits, tried(columns[i : i + group])) for i in range(0, len(columns), group)]
 
 
 def _by_farthest(columns: np.ndarray) -> list[Steps]:
-    return [Steps(np.abs(columns).max(axis=0) / np.float32(127))]
+    scales = np.abs(columns).max(axis=0) / np.float32(127)
+    with np.errstate(over="ignore"):
+        halves = scales.astype(np.float16)
+    # A little wider where that is a number of half precision, in which files of others keep scales
+    wider = np.where(halves < scales, np.nextafter(halves, np.float16(np.inf)), halves)
+    return [Steps(np.where((wider >= LEAST_SCALE) & (wider <= LARGEST_SCALE), wider.astype(np.float32), scales))]
 
 
 def _by_extreme(columns: np.ndarray) -> list[Steps]:

@@ -25,7 +25,7 @@ from neural.interop import exports as formats
 from neural.interop import sources
 from neural.interop.decoder import Checkpoint, Vocabulary
 from neural.interop.program import program_text
-from neural.interop.recognition import from_network, recognize, to_network
+from neural.interop.recognition import from_network, recognize, steps_from_network, to_network
 from neural.quantization.matrix import QuantizedMatrix
 from neural.verification.job import make_job
 
@@ -65,13 +65,15 @@ def export(
 ) -> Checked:
     """Write a model into an empty folder, and read it again.
 
-    quantized: those of the weights that are integers, which ONNX keeps; other formats get what they stand for.
+    quantized: those of the weights that are integers, which ONNX keeps, and GGUF if it can hold exactly what they stand
+    for; other formats get that as float32.
 
     NeuralError: N860 and N867 (the format cannot say it), N868 (what was read is another model), and those of writers.
     """
     if form in formats.FORMATS:
         recognized = recognize(program.graph)
-        formats.export(Checkpoint(recognized.decoder, from_network(recognized, weights), vocabulary), form, folder)
+        tensors, steps = from_network(recognized, weights), steps_from_network(recognized, quantized)
+        formats.export(Checkpoint(recognized.decoder, tensors, vocabulary, steps=steps), form, folder)
     else:
         (folder / PROGRAM).write_text(program.text(weights=False), encoding="utf-8")
         if form == "onnx":

@@ -20,7 +20,8 @@ from neural.diagnostics.source import Source
 from neural.interop.decoder import Checkpoint, Decoder, Rotary, Vocabulary, tensor_shapes
 from neural.interop.gguf import write
 from neural.interop.program import program_text
-from neural.interop.recognition import recognize, to_network
+from neural.interop.recognition import from_network, recognize, steps_from_network, to_network
+from neural.quantization.rounding import round_to_nearest
 
 SIZES = {"vocab_size": 50257, "context": 128, "d_model": 64, "n_layer": 2, "n_head": 4, "head_dim": 16, "d_ff": 96}
 PLAIN = {**SIZES, "norm": "rms", "epsilon": 1e-6, "activation": "silu", "gated": True, "tied": True}
@@ -58,6 +59,16 @@ def random_checkpoint(decoder: Decoder, vocabulary: Vocabulary | None = None, *,
 
     tensors = {name: draw(name, shape) for name, shape in tensor_shapes(decoder).items()}
     return Checkpoint(decoder, tensors, vocabulary or gpt2_vocabulary())
+
+
+def quantized(checkpoint: Checkpoint, bits: int, *, zeros: bool = False) -> Checkpoint:
+    """With its matrices rounded, as the export of a quantised run has it."""
+    recognized = recognize(compile_source(Source("model.neural", program_text(checkpoint.decoder, "Model"))).graph)
+    weights = to_network(recognized, checkpoint.tensors)
+    matrices = {n: round_to_nearest(w, bits, zeros=zeros) for n, w in weights.items() if w.ndim == 2 and "pos" not in n}
+    weights |= {name: matrix.dequantized() for name, matrix in matrices.items()}
+    tensors, steps = from_network(recognized, weights), steps_from_network(recognized, matrices)
+    return replace(checkpoint, tensors=tensors, steps=steps)
 
 
 def model_of(checkpoint: Checkpoint) -> torch.nn.Module:

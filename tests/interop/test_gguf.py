@@ -16,7 +16,17 @@ from neural.interop.decoder import Rotary, tensor_shapes
 from neural.interop.gguf import frequencies, read, write
 from neural.interop.gguf.architectures import BIASES, by_halves, by_neighbours
 from neural.interop.gguf.container import open_container
-from tests.interop.gguf_models import DECODERS, LAYOUT, SMALL, random_checkpoint, rewritten, small, vocabulary, written
+from tests.interop.gguf_models import (
+    DECODERS,
+    LAYOUT,
+    SMALL,
+    quantized,
+    random_checkpoint,
+    rewritten,
+    small,
+    vocabulary,
+    written,
+)
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -30,6 +40,29 @@ def test_what_is_written_is_read_again(name: str, tmp_path: Path) -> None:
         assert again.tensors[tensor].dtype == np.float32
         np.testing.assert_array_equal(again.tensors[tensor], array, err_msg=tensor)
     assert list(tmp_path.iterdir()) == [tmp_path / "model.gguf"]
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(8, "Q8_0"), (4, "Q4_0")])
+@pytest.mark.parametrize("name", DECODERS)
+def test_quantised_matrices_keep_their_bits(name: str, bits: int, kind: str, tmp_path: Path) -> None:
+    """But rows that are no whole blocks; 4 bits are 8 there, too."""
+    checkpoint = quantized(small(name), bits)
+    path = written(checkpoint, tmp_path)
+    again = read(path).tensors
+    for tensor, array in checkpoint.tensors.items():
+        np.testing.assert_array_equal(again[tensor], array, err_msg=tensor)
+    stored = open_container(path)
+    matrices = {t for t, s in stored.tensors.items() if len(s.shape) == 2 and "position" not in t}
+    for tensor, held in stored.tensors.items():
+        assert held.type == (kind if tensor in matrices and held.shape[-1] % 32 == 0 else "F32"), tensor
+    assert stored.metadata["general.file_type"] == {8: 7, 4: 2}[bits]
+
+
+def test_zero_points_have_no_equal_and_are_float32(tmp_path: Path) -> None:
+    checkpoint = quantized(small(), 4, zeros=True)
+    path = written(checkpoint, tmp_path)
+    assert not checkpoint.steps
+    assert {stored.type for stored in open_container(path).tensors.values()} == {"F32"}
 
 
 @pytest.mark.parametrize("name", DECODERS)

@@ -73,10 +73,12 @@ def test_rounding_is_as_good_as_the_plain_way_or_better(bits: int, group: int, r
         np.square(m - matrix).reshape(rows, -1, group if bits == 4 else columns).sum(-1)
         for m in (rounded_one_by_one(matrix, bits, group), round_to_nearest(matrix, bits, group).dequantized())
     )
-    assert (ours <= plain * (1 + 1e-4)).all()
     assert ours.sum() > 0.5 * plain.sum()
     if bits == 4:
+        assert (ours <= plain * (1 + 1e-4)).all()
         assert ours.sum() < plain.sum()
+    else:  # whose steps are wider by up to a thousandth
+        assert ours.sum() < 1.02 * plain.sum()
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,15 @@ def test_rows_of_one_number(bits: int, value: float) -> None:
     matrix = np.full((2, 32), value, np.float32)
     found = round_to_nearest(matrix, bits).dequantized()
     expected = 0.0 if abs(value) < 1e-8 and bits == 4 else min(value, 8 * 65504.0) if bits == 4 else value
-    assert np.allclose(found, expected, rtol=1e-2 if bits == 4 else 1e-6, atol=0)
+    assert np.allclose(found, expected, rtol=1e-2 if bits == 4 else 1e-3, atol=0)
+
+
+@pytest.mark.parametrize(("factor", "exact"), [(1.0, True), (1e-9, False), (1e9, False)])
+def test_scales_of_int8_are_of_half_precision_where_that_can_hold_them(factor: float, exact: bool) -> None:
+    made = round_to_nearest(drawn(50, 96) * np.float32(factor), 8)
+    with np.errstate(over="ignore"):
+        assert np.array_equal(made.scales, made.scales.astype(np.float16)) == exact
+    assert np.abs(made.integers()).max(axis=1).min() == 127
 
 
 def test_rows_that_are_no_whole_groups_are_int8() -> None:

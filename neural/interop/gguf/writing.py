@@ -1,4 +1,6 @@
-"""From a `Checkpoint` to a GGUF file of float32, as llama.cpp's own converter writes it."""
+"""From a `Checkpoint` to a GGUF file of float32, as llama.cpp's own converter writes it. Quantised matrices are in the
+types of GGUF that hold them exactly, where there are such.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neural.diagnostics.diagnostic import fail
-from neural.interop.decoder import Checkpoint, Decoder, tensor_shapes
-from neural.interop.gguf import frequencies
+from neural.interop.decoder import Checkpoint, Decoder, Steps, tensor_shapes
+from neural.interop.gguf import blocks, frequencies
 from neural.interop.gguf.architectures import (
     ARCHITECTURES,
     Architecture,
@@ -24,11 +26,11 @@ from neural.interop.recognition import require_tensors
 
 if TYPE_CHECKING:
     import numpy
-    from gguf import GGUFWriter
+    from gguf import GGMLQuantizationType, GGUFWriter
 
     Array = numpy.ndarray
 
-ALL_FLOAT32 = 0  # general.file_type
+ALL_FLOAT32 = 0  # general.file_type: see blocks.MOSTLY
 
 
 def write(checkpoint: Checkpoint, path: str | Path) -> None:
@@ -47,9 +49,9 @@ def write(checkpoint: Checkpoint, path: str | Path) -> None:
     with _beside(Path(path)) as beside:
         writer = GGUFWriter(None, architecture.name)
         try:
-            _write_settings(writer, architecture, decoder)
+            _write_settings(writer, architecture, decoder, checkpoint.steps)
             _write_tokenizer(writer, tokens, checkpoint.vocabulary.chat_template)
-            _write_tensors(writer, beside, architecture, decoder, checkpoint.tensors)
+            _write_tensors(writer, beside, architecture, decoder, checkpoint)
         finally:
             writer.close()
 
@@ -68,9 +70,12 @@ def architecture_of(decoder: Decoder) -> Architecture:
     return nearest
 
 
-def _write_settings(writer: GGUFWriter, architecture: Architecture, decoder: Decoder) -> None:
+def _write_settings(
+    writer: GGUFWriter, architecture: Architecture, decoder: Decoder, steps: Mapping[str, Steps]
+) -> None:
     writer.add_type("model")
-    writer.add_file_type(ALL_FLOAT32)
+    fewest = min((held.bits for held in steps.values()), default=None)
+    writer.add_file_type(ALL_FLOAT32 if fewest is None else blocks.MOSTLY[fewest])
     writer.add_vocab_size(decoder.vocab_size)
     writer.add_context_length(decoder.context)
     writer.add_embedding_length(decoder.d_model)
@@ -115,7 +120,7 @@ def _write_tokenizer(writer: GGUFWriter, tokens: Tokens, chat_template: str | No
 
 
 def _write_tensors(
-    writer: GGUFWriter, path: Path, architecture: Architecture, decoder: Decoder, tensors: Mapping[str, Array]
+    writer: GGUFWriter, path: Path, architecture: Architecture, decoder: Decoder, checkpoint: Checkpoint
 ) -> None:
     """One after the other, so that a single one is in memory."""
     import numpy as np
@@ -125,22 +130,42 @@ def _write_tensors(
     factors = _factors(decoder)
     if factors is not None:
         writer.add_tensor_info(frequencies.NAME, factors.shape, factors.dtype, factors.nbytes)
+    kinds = {theirs: blocks.kind([checkpoint.steps.get(name) for name in held]) for theirs, held in names.items()}
     for theirs, held in names.items():
         shape = (sum(shapes[name][0] for name in held), *shapes[held[0]][1:])
-        writer.add_tensor_info(theirs, shape, np.dtype(np.float32), 4 * int(np.prod(shape, dtype=np.int64)))
+        _announce(writer, theirs, shape, kinds[theirs])
     writer.write_header_to_file(path)
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     if factors is not None:
         writer.write_tensor_data(factors)
-    for held in names.values():
+    tensors, steps = checkpoint.tensors, checkpoint.steps
+    for theirs, held in names.items():
         parts = [
             _in_order(architecture, decoder, name, tensors[name])
             if name in tensors
             else np.zeros(shapes[name], np.float32)
             for name in held
         ]
-        writer.write_tensor_data(np.ascontiguousarray(np.concatenate(parts), np.float32))
+        numbers = np.ascontiguousarray(np.concatenate(parts), np.float32)
+        if kinds[theirs] is not None:
+            scales = [_in_order(architecture, decoder, name, steps[name].scales) for name in held]
+            numbers = blocks.encoded(numbers, Steps(steps[held[0]].bits, np.concatenate(scales)))
+        writer.write_tensor_data(numbers)
+
+
+def _announce(writer: GGUFWriter, name: str, shape: tuple[int, ...], kind: GGMLQuantizationType | None) -> None:
+    """A tensor whose numbers come later. kind: None for float32."""
+    import numpy as np
+    from gguf import GGML_QUANT_SIZES
+
+    size = int(np.prod(shape, dtype=np.int64))
+    if kind is None:
+        writer.add_tensor_info(name, shape, np.dtype(np.float32), 4 * size)
+        return
+    block, n_bytes = GGML_QUANT_SIZES[kind]
+    row = shape[-1] // block * n_bytes
+    writer.add_tensor_info(name, (*shape[:-1], row), np.dtype(np.uint8), size // block * n_bytes, raw_dtype=kind)
 
 
 def _factors(decoder: Decoder) -> Array | None:
