@@ -1,7 +1,8 @@
 """torch.compile for the forward and backward pass, where it wins: on GPUs. Compiled before the first step, and kept.
 
-On CPUs it is not chosen: products are most of a step there, dropout and attention have kernels of their own, and what
-Inductor makes of the rest was no faster than torch's (0.99 to 1.01 of the time, small and large models).
+On CPUs it is not chosen: products are most of a step there, and the kernels of `cpu_kernels` and `cpu_products`, which a
+compiled model goes without, won as much: GPT-2 124M on two cores of an AMD EPYC, 218 tokens a second either way. In
+bfloat16 it was 380 compiled and 359 not, seen once.
 """
 
 from __future__ import annotations
