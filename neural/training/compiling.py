@@ -1,6 +1,6 @@
 """torch.compile for the forward and backward pass, where it wins: on GPUs. Compiled before the first step, and kept.
 
-On CPUs it is not chosen: products are most of a step there, and the kernels of `cpu_kernels` and `cpu_products`, which a
+On CPUs it is not: products are most of a step there, and the kernels of `cpu_kernels` and `cpu_products`, which a
 compiled model goes without, won as much: GPT-2 124M on two cores of an AMD EPYC, 218 tokens a second either way. In
 bfloat16 it was 380 compiled and 359 not, seen once.
 """
