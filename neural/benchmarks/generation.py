@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from neural.benchmarks.peers import KINDS, bytes_read
 from neural.diagnostics.diagnostic import fail
 
@@ -63,18 +65,18 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Of each width the peers' times and peak memory (bytes). bandwidth: bytes a second that this machine reads.
-    read: bytes of weights that a token takes, by width.
+    """Of each width the peers' times and peak memory (bytes). bandwidth: bytes a second that this machine read, the
+    median of the same rounds. read: bytes of weights that a token takes.
     """
 
     measured: dict[str, dict[tuple[str, Shape], Measured]]
     peaks: dict[str, dict[str, int]]
-    bandwidth: float
+    bandwidth: dict[str, float]
     read: dict[str, int]
 
     def share(self, width: str, tokens_per_second: float) -> float:
         """Of the bandwidth, at which the weights are read by a batch of one."""
-        return tokens_per_second * self.read[width] / self.bandwidth
+        return tokens_per_second * self.read[width] / self.bandwidth[width]
 
     def to_json(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -84,7 +86,8 @@ class Comparison:
                     **one.to_json(),
                     **({"bandwidth_share": round(self.share(width, one.median_speed), 3)} if shape.batch == 1 else {}),
                 }
-        return {"bandwidth_bytes_per_second": round(self.bandwidth), "bytes_per_token": self.read, **found}
+        speeds = {width: round(speed) for width, speed in self.bandwidth.items()}
+        return {"bandwidth_bytes_per_second": speeds, "bytes_per_token": self.read, **found}
 
 
 def compare(
@@ -110,19 +113,22 @@ def compare(
         fail("N973", title, hint="give shorter --prompts, or less --new")
     read, vocab_size, threads = bytes_read(found.program), found.tokenizer.vocab_size, threads or os.cpu_count() or 1
     del found
-    measured, peaks = {}, {}
+    measured, peaks, speeds = {}, {}, {}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         (folder / "source").write_text(str(source.absolute()))
         (folder / "slots").write_text(str(max(shape.batch for shape in shapes)))
         names = [name for name in names if _exported(name, source, folder, say)]
-        speed = bandwidth(threads)
+        memory = Bandwidth(threads)
         for width in widths:
             with workers([n for n in names if width in KINDS[n].widths], width, folder, threads, say) as running:
                 say(width)
-                measured[width] = measure(running, shapes, rounds=rounds, vocab_size=vocab_size, seed=0, say=say)
+                measured[width] = measure(
+                    running, shapes, rounds=rounds, vocab_size=vocab_size, seed=0, say=say, memory=memory
+                )
                 peaks[width] = {worker.name: worker.peak for worker in running}
-    return Comparison(measured, peaks, speed, read)
+                speeds[width] = memory.take_median()
+    return Comparison(measured, peaks, speeds, read)
 
 
 def _exported(name: str, source: Path, folder: Path, say: Say) -> bool:
@@ -193,9 +199,11 @@ def workers(names: list[str], width: str, folder: Path, threads: int, say: Say) 
 
 
 def measure(
-    running: list[Worker], shapes: list[Shape], *, rounds: int, vocab_size: int, seed: int, say: Say
+    running: list[Worker], shapes: list[Shape], *, rounds: int, vocab_size: int, seed: int, say: Say, memory: Bandwidth
 ) -> dict[tuple[str, Shape], Measured]:
-    """By the peer's name and shape. A first round, in which compilers and caches get warm, is not counted."""
+    """By the peer's name and shape, and `memory` beside them. A first round, in which compilers and caches get warm, is
+    not counted.
+    """
     rng = random.Random(seed)
     found: dict[tuple[str, Shape], Measured] = {}
 
@@ -205,6 +213,7 @@ def measure(
     for shape in shapes:
         for round_ in range(rounds + 1):
             asked = prompts(shape), prompts(shape), prompts(shape)
+            memory.read()
             for worker in running:
                 worker.generate(asked[0], 2)  # it slept while the others had their turns
                 first, _ = worker.generate(asked[1], 1)
@@ -218,15 +227,26 @@ def measure(
     return found
 
 
-def bandwidth(threads: int, size: int = 2 << 30, tries: int = 5) -> float:
-    """Bytes a second of reading `size` bytes by so many threads: the best of several."""
-    import torch
+class Bandwidth:
+    """What this machine reads from memory, by so many threads: it differs from minute to minute where machines share
+    it, so that it is measured beside what it is compared with.
+    """
 
-    torch.set_num_threads(threads)
-    numbers = torch.ones(size // 4)
-    best = 0.0
-    for _ in range(tries):
-        began = time.perf_counter()
-        numbers.sum()
-        best = max(best, size / (time.perf_counter() - began))
-    return best
+    def __init__(self, threads: int, size: int = 2 << 30) -> None:
+        self._threads, self._size, self._speeds = threads, size, []
+        self._numbers = torch.ones(size // 4)
+
+    def read(self) -> None:
+        """The best of three tries, noted."""
+        torch.set_num_threads(self._threads)
+        best = 0.0
+        for _ in range(3):
+            began = time.perf_counter()
+            self._numbers.sum()
+            best = max(best, self._size / (time.perf_counter() - began))
+        self._speeds.append(best)
+
+    def take_median(self) -> float:
+        """Bytes a second, of what was noted since the last call."""
+        speeds, self._speeds = self._speeds, []
+        return statistics.median(speeds)
