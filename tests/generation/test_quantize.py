@@ -417,11 +417,13 @@ def test_ctrl_c_and_a_full_disk_leave_nothing(folder: Path, neural, tmp_path: Pa
 
 
 def test_a_signal_in_the_middle(folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from neural.cli import main; main()", "quantize", str(folder / "first")]
+    """Of the calibration, which is made to take long: all of the work is a fifth of a second."""
+    slow = "import time, neural.generation.quantize as q; q.second_moments = lambda *_: time.sleep(60)"
+    command = [sys.executable, "-c", f"{slow}; from neural.cli import main; main()", "quantize", str(folder / "first")]
     process = subprocess.Popen(
         [*command, "--to", "int8", "--output", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True
     )
-    process.stderr.readline()  # it has begun
+    assert any(line.startswith("perplexity before") for line in process.stderr)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert list(tmp_path.iterdir()) == []

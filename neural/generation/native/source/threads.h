@@ -86,10 +86,9 @@ private:
     void take_part(uint32_t round, int thread) {
         for (size_t i = 0; i < steps_.size(); i++) {
             Step &step = steps_[i];
-            for (int64_t task; (task = take(step, round, thread)) >= 0;) {
-                work_(i, task, thread);
-                step.done.fetch_add(1, std::memory_order_release);
-            }
+            int64_t did = 0;
+            for (int64_t task; (task = take(step, round, thread)) >= 0; did++) work_(i, task, thread);
+            if (did) step.done.fetch_add(did, std::memory_order_release);
             for (int turn = 0; step.done.load(std::memory_order_acquire) < step.total.load(); turn++) {
                 if (round_.load(std::memory_order_relaxed) != round) return;
                 if (turn < SPINS)
