@@ -1,6 +1,6 @@
 """GPT-2 124M in onnxruntime, 128 greedy tokens: our graph and PyTorch's export of Hugging Face's, in turn.
 
-    python bench/onnx_generate.py [--rounds 5]
+    pip install --constraint constraints.txt onnxscript && python bench/onnx_generate.py [--rounds 5]
 
 Theirs is `torch.onnx.export(dynamo=True)` of `GPT2LMHeadModel` with its cache as inputs and outputs, under the names
 that optimum gives them. Both have the same random weights and are driven by the same loop; their tokens and PyTorch's

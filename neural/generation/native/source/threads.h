@@ -34,9 +34,10 @@ public:
 
     // All steps; returns when they are done
     void run(size_t steps) {
-        if (steps_.size() < steps) steps_ = std::vector<Step>(steps);
-        for (auto &step : steps_)
-            if (step.parts.empty()) step.parts = std::vector<Part>(count());
+        if (steps_.size() < steps) {
+            steps_ = std::vector<Step>(steps);
+            for (auto &step : steps_) step.parts = std::vector<Part>(count());
+        }
         uint32_t round = round_.load(std::memory_order_relaxed) + 1;
         for (auto &step : steps_) {
             step.done.store(0, std::memory_order_relaxed);
