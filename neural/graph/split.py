@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from neural.graph.graph import Block, Network, Node
+from neural.graph.head import head
 from neural.layers.activation import Activation
 from neural.layers.attention import Attention
 from neural.layers.dense import Dense, Output, Projections
+from neural.layers.embedding import Embedding
 from neural.layers.merging import Add, Multiply
 from neural.layers.reshaping import Dropout
 from neural.layers.values import Arg, Value
@@ -22,13 +24,15 @@ class SplitNetwork:
     Both in the order of the graph, in which all processes must cut the weights that they exchange.
     columns: products that are split by output, each with the widths of the whole parts of its output, which are split
     one by one. rows: products that are split by input, and whose results are summed over the processes. inner: nodes
-    from the ones, included, to the others.
+    from the ones, included, to the others. vocabulary: the head and the tables of ids, of which each process has some
+    rows; in `network` they have as many as the process that has the most.
     """
 
     network: Network
     columns: dict[str, tuple[int, ...]]
     rows: tuple[str, ...]
     inner: frozenset[str]
+    vocabulary: tuple[str, ...]
     ways: int
 
 
@@ -40,7 +44,41 @@ def split_network(network: Network, ways: int) -> SplitNetwork:
     rows: list[str] = []
     inner: set[str] = set()
     block = _split_block(network.block, ways, [""], columns, rows, inner)
-    return SplitNetwork(replace(network, block=block), columns, tuple(rows), frozenset(inner), ways)
+    share, vocabulary = replace(network, block=block), _vocabulary(network, rows, ways)
+    if vocabulary:
+        share = _with_fewer_ids(share, vocabulary, -(-network.vocab_size // ways))
+    return SplitNetwork(share, columns, tuple(rows), frozenset(inner), vocabulary, ways)
+
+
+def _vocabulary(network: Network, rows: list[str], ways: int) -> tuple[str, ...]:
+    """The head, and the tables that the network's inputs are looked up in; none where these share a weight with others,
+    or where a process would have no id.
+    """
+    last, block, size = head(network), network.block, network.vocab_size
+    if last is None or last.name in rows or -(-size // ways) * (ways - 1) >= size:
+        return ()
+    read = {value.name for value in block.inputs}
+    tables = [
+        node.name
+        for node in block.nodes
+        if type(node.layer) is Embedding and node.layer.input_dim.value == size and read & set(node.inputs)
+    ]
+    found = {*tables, last.name}
+    shared = [{tie.source, tie.target} for tie in block.ties]
+    return (*tables, last.name) if all(pair <= found or not pair & found for pair in shared) else ()
+
+
+def _with_fewer_ids(network: Network, names: tuple[str, ...], count: int) -> Network:
+    nodes = []
+    for node in network.block.nodes:
+        layer, outputs = node.layer, node.outputs
+        if node.name in names and isinstance(layer, Embedding):
+            layer = replace(layer, input_dim=Arg.of(count))
+        elif node.name in names:
+            layer = replace(layer, units=Arg.of(count))
+            outputs = tuple(v._replace(shape=(*v.shape[:-1], layer.units)) for v in outputs)
+        nodes.append(replace(node, layer=layer, outputs=outputs))
+    return replace(network, block=replace(network.block, nodes=tuple(nodes)), vocab_size=count)
 
 
 def _split_block(

@@ -39,9 +39,9 @@ class Layout:
         return self.devices // self.tensor
 
     @property
-    def in_parts(self) -> bool:
-        """Whether a device holds parts of the weights."""
-        return self.sliced or self.tensor > 1
+    def gathers(self) -> bool:
+        """Whether weights are put together from slices (`fully_shard`; groups of `tensor` are, of one slice each)."""
+        return self.sliced or 1 < self.tensor < self.devices
 
     def slice_of(self, count: int) -> int:
         """How much of a tensor a device holds."""

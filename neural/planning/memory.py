@@ -133,7 +133,7 @@ def copies_bytes(block: Block, layout: Layout, precision: str, *, checkpointing:
         again = [n for n in block.nodes if isinstance(n.layer, Block)] if checkpointing else []
         found -= HALF * sum(n.copies * _matrices(n.layer) for n in again)
         found += HALF * max((_matrices(n.layer) for n in again), default=0)
-    if layout.sliced:
+    if layout.gathers:
         blocks = [FLOAT * count_parameters(n.layer) for n in block.nodes if isinstance(n.layer, Block)]
         rest = FLOAT * count_parameters(block) - sum(
             FLOAT * n.copies * count_parameters(n.layer) for n in block.nodes if isinstance(n.layer, Block)
@@ -153,15 +153,14 @@ def _matrices(block: Block) -> int:
     )
 
 
-def logits_bytes(network: Network, setting: Setting, precision: str, *, whole: bool) -> int:
+def logits_bytes(network: Network, setting: Setting, precision: str) -> int:
     """What the loss holds beside the network's activations and the gradient of the head's weight.
 
     Where the trainer makes the logits in parts, one of these, on a GPU with its logarithms apart, in half precision
-    with a second set and a product of the weight's shape; and the gradient of the hidden states. whole: the logits are
-    made by the network, on devices that hold parts of its weights.
+    with a second set and a product of the weight's shape; and the gradient of the hidden states.
     """
     output = FLOAT * setting.numbers(network.block.value(network.block.outputs[0]).shape)
-    last = None if whole else parted_head(network)
+    last = parted_head(network)
     if last is None:
         return output * (3 if network.settings.loss in CROSS_ENTROPIES else 2)
     read, rows = network.block.value(last.inputs[0]), setting.rows(last.outputs[0])
@@ -177,9 +176,9 @@ def parted_head(network: Network) -> Node | None:
     return head(network) if network.settings.loss in CROSS_ENTROPIES else None
 
 
-def head_bytes(network: Network, *, whole: bool) -> int:
+def head_bytes(network: Network) -> int:
     """Of the gradient of the head's weight, which is made with the loss."""
-    last = None if whole else parted_head(network)
+    last = parted_head(network)
     return 0 if last is None else FLOAT * network.vocab_size * width(network.block.value(last.inputs[0])).value
 
 

@@ -221,18 +221,19 @@ def _training(
     accumulates: bool,
 ) -> TrainingMemory:
     """Of a device with its share of the network; `kept`: bytes of activations, and of those that are made again."""
-    trained = FLOAT * layout.slice_of(count_parameters(share.block))
+    trained = count_parameters(share.block)
+    own = layout.slice_of(trained)
     return TrainingMemory(
-        weights=trained + buffer_bytes(share.block),
-        gradients=trained,
+        weights=FLOAT * own + buffer_bytes(share.block),
+        gradients=FLOAT * (trained if accumulates else own),  # which are exchanged once a step, and whole until then
         optimizer=layout.slice_of(optimizer_bytes(share)),
         copies=copies,
         activations=kept[0],
         again=kept[1],
-        logits=logits_bytes(share, setting, precision, whole=layout.in_parts),
+        logits=logits_bytes(share, setting, precision),
         passing=passing_bytes(share, setting),
         table=table_bytes(share.block, kept_gradients=accumulates),
-        head=head_bytes(share, whole=layout.in_parts),
+        head=head_bytes(share),
         kept_gradients=accumulates,
     )
 

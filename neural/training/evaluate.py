@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from neural.training.distributed.parallel import Parallel
-from neural.training.loss import Batch, logits_in_parts
+from neural.training.loss import Batch, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +50,10 @@ def evaluate(parallel: Parallel, batches: Iterable[Batch], byte_lengths: np.ndar
     lengths = torch.from_numpy(byte_lengths.astype(np.int64)).to(device)
     tokens, n_bytes = 0, torch.zeros((), dtype=torch.int64, device=device)
     for (inputs, targets), counts in parallel.dealt(batches):
-        for rows, logits in logits_in_parts(model, inputs, precision):
-            expected = targets.flatten()[rows]
-            if counts:
-                nats += F.cross_entropy(logits.float(), expected, reduction="sum").double()
-                right += (logits.argmax(-1) == expected).sum()
+        found = score(model, inputs, targets, precision)
         if counts:
+            nats += found[0]
+            right += found[1]
             n_bytes += lengths[targets].sum()
             tokens += targets.numel()
     model.train(was_training)

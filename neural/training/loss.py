@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard
 from torch.nn import functional as F
 
 from neural.planning.memory import LOGITS
 from neural.planning.precision import FULL
 from neural.training.cpu_products import linear
+from neural.training.distributed.vocabulary import Vocabulary
 from neural.training.precision import autocast
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, int64 (B, T)
@@ -47,36 +48,72 @@ class TrainingLoss(nn.Module):
                 read = (self.compiled or (self.model if head is None else self.model.hidden_states))(inputs)
             if head is None:
                 return F.cross_entropy(read.flatten(0, 1).float(), targets.flatten()) * share
-            return HeadLoss.apply(read.flatten(0, 1), head.weight, head.bias, targets.flatten(), share)
+            return HeadLoss.apply(read.flatten(0, 1), *Head.of(head), targets.flatten(), share)
 
 
 def plain_head(model: nn.Module) -> nn.Linear | None:
-    """The product that makes logits of `hidden_states`; None where there is none, or not one that is whole here."""
+    """The product that makes logits of `hidden_states`; None without one, or where processes split its input."""
     head = list(model.children())[-1] if hasattr(model, "hidden_states") else None
-    return head if type(head) is nn.Linear and not isinstance(head.weight, DTensor) else None
+    if type(head) is not nn.Linear:
+        return None
+    return None if Shard(1) in getattr(head.weight, "placements", ()) else head
 
 
-def logits_in_parts(
-    model: nn.Module, inputs: torch.Tensor, precision: str = FULL
-) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Logits of some tokens at a time, (n, V), and which of the flattened inputs, int64 (B, T), they are of."""
-    head = plain_head(model)
+class Head(NamedTuple):
+    """A head as this process has it between `hidden_states` and the backward pass: weight (v, D), bias (v,) or None.
+
+    vocabulary: which of the rows these are, where processes split them.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    vocabulary: Vocabulary | None
+
+    @classmethod
+    def of(cls, head: nn.Linear) -> Head:
+        if not isinstance(head.weight, DTensor):
+            return cls(head.weight, head.bias, None)
+        bias = None if head.bias is None else head.bias.to_local()
+        return cls(head.weight.to_local(), bias, Vocabulary.of(head.weight))
+
+    @property
+    def most(self) -> int:
+        """Rows of the process that has the most."""
+        return self.vocabulary.most if self.vocabulary else len(self.weight)
+
+
+def score(
+    model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, precision: str = FULL
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of int64 (B, T): the sum of the cross-entropies in nats, scalar float64, and the number of targets that the model
+    ranks first, scalar int64. Without gradients.
+    """
+    nats = torch.zeros((), dtype=torch.float64, device=inputs.device)
+    right = torch.zeros((), dtype=torch.int64, device=inputs.device)
+    product, expected = plain_head(model), targets.flatten()
     with autocast(inputs.device, precision):
-        read = (model if head is None else model.hidden_states)(inputs).flatten(0, 1)
-    if head is None:
-        yield slice(0, inputs.numel()), read
-        return
-    for rows in row_chunks(len(read), head.out_features):
+        read = (model if product is None else model.hidden_states)(inputs).flatten(0, 1)
+    head = None if product is None else Head.of(product)
+    for rows in [slice(None)] if head is None else row_chunks(len(read), head.most):
         with autocast(inputs.device, precision):
-            logits = head(read[rows])
-        yield rows, logits
+            logits = read[rows] if head is None else F.linear(read[rows], head.weight, head.bias)
+        wanted = expected[rows]
+        if head is None or head.vocabulary is None:
+            right += (logits.argmax(-1) == wanted).sum()
+            nats += F.cross_entropy(logits.float(), wanted, reduction="sum").double()
+        else:
+            right += (head.vocabulary.first_of_largest(logits) == wanted).sum()
+            nats += head.vocabulary.exponentials(logits.float(), wanted[:, None])[1].sum().double()
+    return nats, right
 
 
 class HeadLoss(torch.autograd.Function):
     """`share` of the mean cross-entropy of the logits `hidden @ weight.T + bias`.
 
-    hidden (N, D), weight (V, D), bias (V,) or None, targets int64 (N,). Gradients are made while the logits of some
-    tokens are at hand, in the forward pass, so that no logits are kept or made twice (Hsu et al. 2024, Liger Kernel).
+    hidden (N, D), weight (V, D), bias (V,) or None, targets int64 (N,). Of a vocabulary that processes split, weight
+    and bias are this one's rows, and all of them call it with the same hidden and targets. Gradients are made while the
+    logits of some tokens are at hand, in the forward pass, so that no logits are kept or made twice (Hsu et al. 2024,
+    Liger Kernel).
     """
 
     @staticmethod
@@ -85,6 +122,7 @@ class HeadLoss(torch.autograd.Function):
         hidden: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
+        vocabulary: Vocabulary | None,
         targets: torch.Tensor,
         share: float,
     ) -> torch.Tensor:
@@ -95,15 +133,13 @@ class HeadLoss(torch.autograd.Function):
         for_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         for_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
-        for rows in row_chunks(targets.numel(), weight.size(0)):
+        for rows in row_chunks(targets.numel(), vocabulary.most if vocabulary else weight.size(0)):
             x, wanted = hidden[rows].to(matrix.dtype), targets[rows, None]
             logits = linear(x, matrix, None if bias is None else bias.to(matrix.dtype)).float()
-            logs = torch.log_softmax(logits, -1, out=logits if logits.device.type == "cpu" else None)
-            total -= logs.gather(1, wanted).sum()
+            loss, slopes = _loss_and_slopes(logits, wanted, vocabulary)
+            total += loss
             if for_hidden is None and for_weight is None:
                 continue
-            slopes = logs.exp_()  # of the loss by the logits: softmax less one-hot
-            slopes.scatter_add_(1, wanted, slopes.new_full((), -1.0).expand_as(wanted))
             if for_bias is not None:
                 for_bias.add_(slopes.sum(0), alpha=factor)
             slopes = slopes.to(matrix.dtype)
@@ -111,6 +147,8 @@ class HeadLoss(torch.autograd.Function):
                 _add_product(for_hidden[rows], slopes, matrix, factor, first=True)
             if for_weight is not None:
                 _add_product(for_weight, slopes.T, x, factor, first=rows.start == 0)
+        if vocabulary and for_hidden is not None:
+            vocabulary.reduced(for_hidden)
         ctx.gradients = [for_hidden, for_weight, for_bias]
         return total * factor
 
@@ -119,7 +157,25 @@ class HeadLoss(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None  # handed over, so that autograd need not copy them
         if slope.device.type != "cpu" or slope.item() != 1.0:  # on a GPU, a look at it would be a wait for it
             gradients = [None if g is None else g.mul_(slope) for g in gradients]
-        return *gradients, None, None
+        return *gradients, None, None, None
+
+
+def _loss_and_slopes(
+    logits: torch.Tensor, wanted: torch.Tensor, vocabulary: Vocabulary | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sum of the cross-entropies, and its slopes by the logits, which are softmax less one-hot: in place of logits
+    (n, v). wanted int64 (n, 1).
+    """
+    if vocabulary is None:
+        logs = torch.log_softmax(logits, -1, out=logits if logits.device.type == "cpu" else None)
+        loss = -logs.gather(1, wanted).sum()
+        slopes, hit = logs.exp_(), logits.new_ones(()).expand_as(wanted)
+    else:
+        sums, losses = vocabulary.exponentials(logits, wanted)
+        loss, slopes = losses.sum(), logits.div_(sums)
+        own, wanted = vocabulary.own(wanted, logits.size(1))
+        hit = own.to(slopes.dtype)
+    return loss, slopes.scatter_add_(1, wanted, -hit)
 
 
 def _add_product(into: torch.Tensor, a: torch.Tensor, b: torch.Tensor, factor: float, *, first: bool) -> None:

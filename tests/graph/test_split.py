@@ -75,3 +75,45 @@ def test_the_share_is_narrower_and_sound() -> None:
 
     body = "Residual { MultiHeadAttention(num_heads=4, num_kv_heads=2, causal=true, rope=1e4) } * 2"
     verify(split(body).network)
+
+
+LANGUAGE = """
+network N {{
+  input: (8,)
+  layers:
+    tokens = Embedding(input_dim={vocabulary}, output_dim=24)
+    PositionalEmbedding()
+    Residual {{ a = Dense(units=96, activation="gelu") b = Dense(units=24) }}
+    LayerNormalization()
+    head = Dense(units={vocabulary}{more})
+  loss: "{loss}"
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "ways", "more", "names", "most"),
+    [
+        (50, 2, "", ("tokens", "head"), 25),
+        (51, 2, ", use_bias=false, tied_to=tokens", ("tokens", "head"), 26),
+        (51, 4, "", ("tokens", "head"), 13),
+        (5, 4, "", (), 5),  # 2, 2, 1 and none
+        (50, 2, ", activation='relu'", (), 50),  # no plain product
+    ],
+)
+def test_the_vocabulary_is_split(vocabulary: int, ways: int, more: str, names: tuple, most: int) -> None:
+    from neural.graph.verify import verify
+
+    text = LANGUAGE.format(vocabulary=vocabulary, more=more, loss="sparse_categorical_crossentropy")
+    made = split_network(optimize(compile_source(Source("n.neural", text)).graph), ways)
+    network = verify(made.network)
+    assert (made.vocabulary, network.vocab_size) == (names, most)
+    assert network.block.node("head").layer.units.value == network.block.node("tokens").layer.input_dim.value == most
+    assert network.block.value("head").shape[-1].value == most
+
+
+def test_a_head_that_is_split_by_input_keeps_its_rows() -> None:
+    text = LANGUAGE.format(vocabulary=50, more="", loss="sparse_categorical_crossentropy")
+    text = text.replace("LayerNormalization()", "c = Dense(units=96, activation='relu')")
+    made = split_network(optimize(compile_source(Source("n.neural", text)).graph), 2)
+    assert "head" in made.rows and made.vocabulary == ()

@@ -90,12 +90,15 @@ def test_what_does_not_divide_is_told(devices: int, tensor: int | None) -> None:
         Layout.of(devices, "ddp", tensor).batch(8, 1)
 
 
-def test_slices_hold_their_part_of_weights_gradients_and_moments() -> None:
+@pytest.mark.parametrize("accumulation", [1, 40])
+def test_slices_hold_their_part_of_weights_and_moments_and_of_gradients_that_are_exchanged(accumulation: int) -> None:
     program = example("gpt2", **GPT2)
-    whole, sliced = plan(program).training, plan(program, layout=Layout.of(4, "fsdp")).training
-    for name in ("weights", "gradients", "optimizer"):
+    whole, sliced = (plan(program, 12, accumulation=accumulation, layout=Layout.of(n, "fsdp")).training for n in (1, 4))
+    for name in ("weights", "optimizer"):
         assert getattr(sliced, name) == pytest.approx(getattr(whole, name) / 4, rel=0.01)
-    assert sliced.activations == whole.activations
+    assert sliced.gradients == pytest.approx(whole.gradients / (4 if accumulation == 1 else 1), rel=0.01)
+    if accumulation > 1:
+        assert sliced.activations == whole.activations
 
 
 @pytest.mark.parametrize(("name", "sets"), [("gpt2", GPT2 | {"dropout": 0.0}), ("llama", LLAMA)])

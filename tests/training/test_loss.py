@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from neural.training import loss
-from neural.training.loss import HeadLoss, TrainingLoss, logits_in_parts, plain_head, row_chunks
+from neural.training.loss import HeadLoss, TrainingLoss, plain_head, row_chunks, score
 
 
 def case(vocabulary: int, tokens: int = 40, width: int = 12, *, bias: bool = True) -> tuple[torch.Tensor, ...]:
@@ -32,7 +32,7 @@ def test_loss_and_gradients_are_those_of_whole_logits(
     expected = 0.25 * F.cross_entropy(F.linear(*expected_of), targets)
     (3 * expected).backward()
     found_of = [x.clone().requires_grad_() if x is not None else None for x in given]
-    found = HeadLoss.apply(*found_of, targets, 0.25)
+    found = HeadLoss.apply(*found_of, None, targets, 0.25)
     (3 * found).backward()
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-7)
     for one, other in zip(found_of, expected_of, strict=True):
@@ -42,7 +42,7 @@ def test_loss_and_gradients_are_those_of_whole_logits(
 
 def test_a_frozen_head_has_no_gradient() -> None:
     hidden, weight, _, targets = case(9, bias=False)
-    HeadLoss.apply(hidden.requires_grad_(), weight, None, targets, 1.0).backward()
+    HeadLoss.apply(hidden.requires_grad_(), weight, None, None, targets, 1.0).backward()
     assert hidden.grad is not None and weight.grad is None
 
 
@@ -74,9 +74,15 @@ def test_a_model_is_trained_to_the_same_whatever_its_head(model: nn.Module) -> N
         torch.testing.assert_close(one.grad, same.grad, rtol=1e-4, atol=1e-7)
 
 
-def test_logits_come_in_parts(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    ids = torch.randint(20, (3, 8))
-    monkeypatch.setattr(loss, "LOGITS", 5 * model(ids).size(-1))
-    parts = list(logits_in_parts(model, ids))
-    assert len(parts) == 5 and all(len(logits) == rows.stop - rows.start for rows, logits in parts)
-    torch.testing.assert_close(torch.cat([logits for _, logits in parts]), model(ids).flatten(0, 1))
+@pytest.mark.parametrize("tokens", [1, 5, 1000])
+def test_scores_are_those_of_whole_logits(model: nn.Module, monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+    """At so many tokens at a time."""
+    inputs, targets = torch.randint(20, (3, 8)), torch.randint(20, (3, 8))
+    logits = model(inputs).detach().flatten(0, 1)
+    targets[0] = logits.argmax(-1)[:8]
+    monkeypatch.setattr(loss, "LOGITS", tokens * logits.size(-1))
+    with torch.no_grad():
+        nats, right = score(model, inputs, targets)
+    expected = F.cross_entropy(logits.double(), targets.flatten(), reduction="sum")
+    torch.testing.assert_close(nats, expected, rtol=1e-6, atol=0)
+    assert right == (logits.argmax(-1) == targets.flatten()).sum() >= 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -10,16 +11,19 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
 from neural.interop.tensor_files import box
 from neural.training.distributed.parallel import Parallel
 from neural.training.distributed.world import World
+from neural.training.loss import plain_head
 from neural.training.tensor_file import Piece
 
 # It warns that a weight cut along two axes is gathered in two steps, which is so, and seldom done.
 logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
+# And that what a model gives may not be changed in place, which nobody does.
+warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
 
 DATA, SHARD, TENSOR = "data", "shard", "tensor"  # a mesh's axes, in this order
 
@@ -150,6 +154,8 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
         for block in blocks:
             fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
+    if plain_head(model) is not None:  # it is in no block, so it stays gathered after `hidden_states`, for the loss
+        register_fsdp_forward_method(model, "hidden_states")
 
 
 def _cut_along(tensor: torch.Tensor) -> set[str]:

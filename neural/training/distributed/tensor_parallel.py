@@ -29,6 +29,7 @@ from neural.diagnostics.diagnostic import fail
 from neural.graph.passes import optimize
 from neural.graph.split import SplitNetwork, split_network
 from neural.graph.tokens import TokenChain, token_chain, within_any
+from neural.training.distributed.vocabulary import split_vocabulary
 
 WHOLE, TOKENS = Replicate(), Shard(1)  # of activations (B, T, C)
 
@@ -70,6 +71,7 @@ def split(program: Program, model: nn.Module, mesh: DeviceMesh) -> Split:
                 parameter.copy_(parameter[orders[name]])
     chain = token_chain(graph, plan)
     parallelize_module(share, mesh, _styles(plan, chain))
+    split_vocabulary(share, mesh, plan.vocabulary)
     if chain is not None:
         _split_tokens(share, mesh, chain)
     return Split(share, orders, chain is not None and chain.alone)

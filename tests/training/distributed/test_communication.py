@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,7 @@ from neural.training.distributed.strategy import Layout, Strategy
 from neural.training.distributed.world import joined
 from neural.training.run import Run
 from neural.training.session import start
-from tests.training.distributed.workers import enter
-from tests.training.processes import CONTEXT
+from tests.training.distributed.workers import enter, together
 
 HERE = Path(__file__).parent
 
@@ -30,9 +28,9 @@ class Counting(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def exchanges(run: Path, rank: int, port: int, strategy: str) -> None:
+def exchanges(rank: int, size: int, port: int, run: Path, strategy: str) -> None:
     """Write how many gradients are exchanged in a step: buckets of DDP, reduce-scatters of FSDP."""
-    enter(rank, 2, port)
+    enter(rank, size, port)
     with joined(torch.device("cpu")) as world:
         session = start(Run.open(run), torch.device("cpu"), world, Layout(Strategy(strategy)))
         count = 0
@@ -58,13 +56,5 @@ def exchanges(run: Path, rank: int, port: int, strategy: str) -> None:
 @pytest.mark.parametrize("accumulation", [1, 4])
 def test_accumulation_exchanges_no_more(make_run, strategy: str, groups: int, accumulation: int) -> None:
     run = make_run(file=HERE / "gpt.neural", batch_size=2, accumulation=accumulation)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    workers = [CONTEXT.Process(target=exchanges, args=(run.path, rank, port, strategy), daemon=True) for rank in (0, 1)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(timeout=120)
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    together(exchanges, 2, run.path, strategy)
     assert json.loads(run.path.with_name(f"{run.path.name}.count.json").read_text()) == groups

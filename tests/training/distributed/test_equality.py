@@ -99,8 +99,22 @@ def test_stopping_changes_no_bit_of_two_processes_with_dropout(make_run, strateg
     assert len(state.others) == 1 and not torch.equal(state.others[0].cpu, state.randomness.cpu)
 
 
-def test_a_step_that_is_not_finite_stops_all_of_them(make_run) -> None:
-    run = make_run(file=HERE / "gpt.neural", learning_rate=1e30)
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("size", "strategy", "tensor"), [(2, "fsdp", None), (2, "tp", None), (4, "fsdp", 2)])
+def test_half_precision(make_run, precision: str, size: int, strategy: str, tensor: int | None) -> None:
+    """The losses of one process, but for sums in another order and products of other shapes."""
+    alone, run = (
+        make_run(name, file=HERE / "gpt.neural", steps=6, execution={"precision": precision}) for name in ("one", "all")
+    )
+    train(alone)
+    assert train_together(run.path, size, strategy, tensor=tensor) == {"state": "finished", "step": 6}
+    for kind in ("train", "validation"):
+        assert losses(run.path, kind) == pytest.approx(losses(alone.path, kind), rel=2e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])  # in which it is tried again at a smaller scale
+def test_a_step_that_is_not_finite_stops_all_of_them(make_run, precision: str) -> None:
+    run = make_run(file=HERE / "gpt.neural", learning_rate=1e30, execution={"precision": precision})
     assert train_together(run.path, 2, "fsdp")["code"] == "N810"
     assert Run.open(run.path).record.state == "failed" and (run.path / "nonfinite" / "batch.json").exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,22 +19,24 @@ from neural.training.run import Run
 from tests.training.processes import CONTEXT
 
 
-def train_together(
-    run: Path, size: int, strategy: str, *, tensor: int | None = None, stop_at: int | None = None
-) -> dict:
-    """How it ended, by the leader's account. Every process must end well."""
+def together(work: Callable[..., None], size: int, *arguments: object) -> None:
+    """`work(rank, size, port, *arguments)` in processes, each of which must end well."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    workers = [
-        CONTEXT.Process(target=_work, args=(run, rank, size, port, strategy, tensor, stop_at), daemon=True)
-        for rank in range(size)
-    ]
+    workers = [CONTEXT.Process(target=work, args=(rank, size, port, *arguments), daemon=True) for rank in range(size)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(timeout=120)
     assert [worker.exitcode for worker in workers] == [0] * size
+
+
+def train_together(
+    run: Path, size: int, strategy: str, *, tensor: int | None = None, stop_at: int | None = None
+) -> dict:
+    """How it ended, by the leader's account."""
+    together(_work, size, run, strategy, tensor, stop_at)
     return json.loads(_said(run).read_text())
 
 
@@ -53,7 +56,7 @@ def _said(run: Path) -> Path:
     return run.with_name(f"{run.name}.together.json")
 
 
-def _work(run: Path, rank: int, size: int, port: int, strategy: str, tensor: int | None, stop_at: int | None) -> None:
+def _work(rank: int, size: int, port: int, run: Path, strategy: str, tensor: int | None, stop_at: int | None) -> None:
     enter(rank, size, port)
     cpu = torch.device("cpu")
     with joined(cpu) as world:
