@@ -155,30 +155,49 @@ class _Trainer:
         """One step, and what is due after it."""
         session, train = self.session, self.session.train
         self.saver.check()
-        randomness = RandomState.capture(session.device)
-        began = time.perf_counter()
-        try:
-            result = session.advance()
-        except NonFiniteStep as error:
-            with self.drawn_at_the_end():
-                stop_on_nonfinite(session, error, session.all_randomness(randomness))
-        if result.spike:
-            self.note_spike(result)
-        self.stepping += time.perf_counter() - began
+        with self.timed():
+            session.advance()
         self.steps_timed += 1
         self.validation_loss = None
         last = session.step >= session.data.total_steps
-        self.tell(result, end, due=session.step % train.log_every == 0 or last)
-        improved = (session.step % train.eval_every == 0 or last) and self.evaluate()
-        if train.sample_every and (session.step % train.sample_every == 0 or last):
+
+        def turn(every: int | None) -> bool:
+            return bool(every) and (last or session.step % every == 0)
+
+        logs, evaluates, samples = turn(train.log_every), turn(train.eval_every), turn(train.sample_every)
+        saves = session.step % train.save_every == 0
+        if logs or evaluates or samples or saves or session.must_read():
+            self.tell(self.read()[session.step], end, due=logs)
+        improved = evaluates and self.evaluate()
+        if samples:
             self.write_sample()
-        if session.step % train.save_every == 0 or improved:
+        if saves or improved:
             self.save()
 
-    def note_spike(self, result: StepResult) -> None:
+    def read(self) -> dict[int, StepResult]:
+        """Take in what the steps since the last time gave."""
+        with self.timed():
+            found = self.session.read()
+        for step, result in found.items():
+            if result.spike:
+                self.note_spike(step, result)
+        return found
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Around work on steps: its time counts as theirs, and one that is not finite ends the training."""
+        began = time.perf_counter()
+        try:
+            yield
+        except NonFiniteStep as error:
+            with self.drawn_at_the_end():
+                stop_on_nonfinite(self.session, error, self.session.all_randomness(self.session.before))
+        self.stepping += time.perf_counter() - began
+
+    def note_spike(self, step: int, result: StepResult) -> None:
         what = f"loss {result.loss:.4f}, gradient norm {result.gradient_norm:.3g}"
         outcome = "applied" if result.applied else "skipped"
-        self.report.say(f"step {self.session.step} · spike, {outcome}: {what}")
+        self.report.say(f"step {step} · spike, {outcome}: {what}")
 
     def tell(self, result: StepResult, end: int, *, due: bool) -> None:
         session = self.session
@@ -251,6 +270,7 @@ class _Trainer:
         self.saved = session.step
 
     def finish(self, state: str) -> None:
+        self.read()
         self.save(wait=True)
         self.saver.wait()
         if self.session.leads:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -29,7 +29,8 @@ from neural.training.run import Run
 from neural.training.same_program import require_same_program
 from neural.training.schedules import Schedule, make_schedule
 from neural.training.spikes import Spikes
-from neural.training.step import Batch, StepResult, optimizer_step
+from neural.training.step import Batch, NonFiniteStep, StepResult, make_gradients, optimizer_step
+from neural.training.unread import Launched, Unread, can_wait
 from neural.training.weights import load_weights, weights
 
 
@@ -52,10 +53,15 @@ class Session:
     spikes: Spikes = field(default_factory=Spikes)
     scale: LossScale | None = None  # in float16
     notes: tuple[str, ...] = ()  # for the user, about how it is carried out
+    unread: Unread | None = None  # where steps are not read one by one
+    known: dict[int, StepResult] = field(default_factory=dict)  # of steps that `read` has not given
+    before: RandomState | None = None  # the generators before the newest step
     share: Share = field(init=False)  # of the data, of this process
     batches: Iterator[Batch] = field(init=False)
+    first: int = field(init=False)  # steps before this session
 
     def __post_init__(self) -> None:
+        self.first = self.step
         self.share = self.data.training.share(
             self.parallel.data_rank, self.parallel.data_size, self.train.gradient_accumulation
         )
@@ -80,24 +86,54 @@ class Session:
             warm_up(self.parallel, to_device(self.share.batch(0), self.device), say)
         return Execution.of(self.run.program, self.parallel, self.device)
 
-    def advance(self) -> StepResult:
-        """One optimizer step. NonFiniteStep leaves everything but the random generators as before it."""
+    def advance(self) -> None:
+        """One optimizer step; `read` says what it gave. NonFiniteStep as there, unless that is known later."""
         batches = list(islice(self.batches, self.share.per_step))
-        result = optimizer_step(
-            self.parallel,
-            self.optimizer,
-            batches,
-            rate=self.schedule(self.step),
-            clip=self.train.gradient_clip,
-            is_spike=self.spikes.sees,
-            skip_spikes=self.train.skip_spikes,
-            scale=self.scale,
-        )
+        self.before = RandomState.capture(self.device)
+        how = {"rate": self.schedule(self.step), "clip": self.train.gradient_clip}
+        if self.unread and self.step > self.first:  # the first one makes the moments, which it may not if it is bad
+            self.unread.launch(batches, (self.step, self.cursor, self.before), **how)
+        else:
+            spikes = {"is_spike": self.spikes.sees, "skip_spikes": self.train.skip_spikes}
+            result = optimizer_step(self.parallel, self.optimizer, batches, **how, **spikes, scale=self.scale)
+            self.known[self.step + 1] = result
         self.step += 1
         self.cursor += self.train.gradient_accumulation
+
+    def must_read(self) -> bool:
+        """Whether no more steps shall be done before these are read. All processes say the same."""
+        return self.unread is None or self.unread.must_be_read()
+
+    def read(self) -> dict[int, StepResult]:
+        """What the steps since the last time gave, by their numbers.
+
+        NonFiniteStep at one that is not finite: everything is then as before it, but for gradients, which are those of
+        the step, and generators, which were `before`.
+        """
+        found, self.known = self.known, {}
+        for result in found.values():
+            self._count(result)
+        for launched, (loss, norm, *losses) in self.unread.read() if self.unread else ():
+            result = StepResult(loss, norm)
+            if not result.finite:
+                self._go_back(launched)
+                raise NonFiniteStep(result, losses)
+            found[launched.step + 1] = result = replace(result, spike=self.spikes.sees(loss, norm))
+            self._count(result)
+        return found
+
+    def _count(self, result: StepResult) -> None:
         self.loss_sum += result.loss
         self.loss_count += 1
-        return result
+
+    def _go_back(self, launched: Launched) -> None:
+        """To before a step that was not applied, nor any after it; with its gradient."""
+        self.step, self.cursor, self.before = launched.step, launched.cursor, launched.randomness
+        self.before.restore(self.device)
+        first = self.step * self.share.per_step
+        batches = [to_device(self.share.batch(first + i), self.device) for i in range(self.share.per_step)]
+        with self.parallel.stepping():
+            make_gradients(self.parallel, batches, None)
 
     def all_randomness(self, own: RandomState) -> tuple[RandomState, ...]:
         """The states of all streams of random numbers. All processes call it with their own."""
@@ -183,7 +219,9 @@ def start(run: Run, device: torch.device, world: World = ALONE, layout: Layout |
     if scale and checkpoint:
         scale = checkpoint.state.scale or scale
     notes = tuple(f"note: {text}" for text in (slow, lacking) if text)
-    return Session(run, device, data, parallel, optimizer, schedule, resumed, scale=scale, notes=notes, **counters)
+    unread = Unread(parallel, optimizer, device) if can_wait(parallel, optimizer, settings.train, device) else None
+    how = {"scale": scale, "notes": notes, "unread": unread}
+    return Session(run, device, data, parallel, optimizer, schedule, resumed, **how, **counters)
 
 
 def _latest(run: Run, world: World) -> Checkpoint | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,10 @@ class StepResult:
     gradient_norm: float
     spike: bool = False  # far above the steps before it
     applied: bool = True
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
 class NonFiniteStep(Exception):
@@ -83,17 +88,23 @@ def optimizer_step(
     """
     with parallel.stepping():
         losses, norm = make_gradients(parallel, batches, scale)
-        if clip is not None:
-            parallel.clip(clip, norm)
-        loss, gradient_norm = torch.stack(
-            [parallel.mean(losses.mean()), norm]
-        ).tolist()  # the step's one wait for the device
-        result = StepResult(loss, gradient_norm)
-        if not (torch.tensor([loss, gradient_norm]).isfinite().all()):
+        numbers = torch.stack([parallel.mean(losses.mean()), norm]).tolist()  # the step's one wait for the device
+        result = StepResult(*numbers)
+        if not result.finite:
             raise NonFiniteStep(result, losses.tolist())
-        spike = is_spike(loss, gradient_norm)
-        if not (spike and skip_spikes):
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
-    return replace(result, spike=spike, applied=not (spike and skip_spikes))
+        spike = is_spike(*numbers)
+        applied = not (spike and skip_spikes)
+        if applied:
+            apply(parallel, optimizer, norm, rate, clip)
+    return replace(result, spike=spike, applied=applied)
+
+
+def apply(
+    parallel: Parallel, optimizer: torch.optim.Optimizer, norm: torch.Tensor, rate: float, clip: float | None
+) -> None:
+    """Clip the gradient, whose norm is given, and move the weights."""
+    if clip is not None:
+        parallel.clip(clip, norm)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
