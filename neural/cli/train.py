@@ -145,7 +145,7 @@ def train(
     asked = {"precision": precision and precision.value, "compile": compiled}
     program = program.executed(**{name: value for name, value in asked.items() if value is not None})
     where = choose_device(device or program.settings.execution.get("device", "auto"))
-    require_devices(devices, where)
+    require_devices(devices, where, say=note)
     layout = Layout.chosen(program, where, devices or processes(), parallel, tensor_parallel)
     if not force:
         sharing = (devices or processes(), parallel, tensor_parallel)

@@ -13,14 +13,16 @@ from torch import nn
 
 from neural.diagnostics.diagnostic import fail
 from neural.training.checkpoint import Checkpoint
+from neural.training.compiling import compile_where_it_wins, warm_up
 from neural.training.distributed.parallel import Parallel
 from neural.training.loss import Batch
 from neural.training.precision import chosen_precision
 from neural.training.run import Run
 from neural.training.session import choose_device, to_device
 from neural.training.shares import alone
+from neural.training.step import accumulate_gradients
 
-NEAR = 1e-3  # of the numbers of a compiled training, which is not compiled here
+NEAR = 1e-3  # of the numbers of a training that was compiled and is not here, or of several processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +61,30 @@ def replay_step(run: Run, device: str = "auto") -> Replay:
     checkpoint.load_model(model)
     indices = [batch["index"] for batch in said["batches"]]
     batches = [to_device(run.data.training.batch(index), where) for index in indices]
-    checkpoint.state.randomness.restore(where)
     parallel = alone(model.train(), run.program.settings.train.batch_size)
     parallel.loss.precision, _ = chosen_precision(run.program, where)
+    state = checkpoint.state
+    state.randomness.restore(where)
+    layers = [_first_not_finite(parallel, batch) for batch in batches]
+    execution = run.record.execution or {}
+    if execution.get("compiled"):
+        compile_where_it_wins(run.program, parallel, where)
+    if parallel.loss.compiled is not None:
+        warm_up(parallel, batches[0], say=lambda _: None)
+    model.zero_grad(set_to_none=True)
+    state.randomness.restore(where)
+    factor = state.scale.value if state.scale else 1.0
     with parallel.stepping():
-        passes = [_pass(parallel, batch, 1 / len(batches)) for batch in batches]
+        losses = accumulate_gradients(parallel, batches, factor)
+        parallel.multiply(1 / factor)
         norm = parallel.norm().item()
-    loss = torch.stack([loss for loss, _ in passes]).mean().item()
-    named, near = list(model.named_parameters()), NEAR if (run.record.execution or {}).get("compiled") else 0.0
+    loss = losses.mean().item()
+    otherwise = execution.get("compiled") and parallel.loss.compiled is None
+    named = list(model.named_parameters())
+    near = NEAR if otherwise or execution.get("processes", 1) > 1 else 0.0
     return Replay(
         said["step"],
-        tuple(ReplayedBatch(index, loss.item(), layer) for index, (loss, layer) in zip(indices, passes, strict=True)),
+        tuple(ReplayedBatch(*found) for found in zip(indices, losses.tolist(), layers, strict=True)),
         loss,
         norm,
         _same(loss, said["loss"], near) and _same(norm, said["gradient_norm"], near),
@@ -89,8 +104,8 @@ def _read(folder: Path) -> dict[str, Any]:
         fail("N855", f"{file} does not read: {error}", hint="the file was changed or damaged")
 
 
-def _pass(parallel: Parallel, batch: Batch, share: float) -> tuple[torch.Tensor, str | None]:
-    """Loss of a batch, its gradient added, and the first layer whose output is not finite."""
+def _first_not_finite(parallel: Parallel, batch: Batch) -> str | None:
+    """The first layer whose output is not finite. It is called outside of compiled code, which calls no hooks."""
     found: list[str] = []
 
     def look(name: str):
@@ -101,10 +116,10 @@ def _pass(parallel: Parallel, batch: Batch, share: float) -> tuple[torch.Tensor,
         return hook
 
     hooks = [module.register_forward_hook(look(name)) for name, module in parallel.model.named_modules() if name]
-    loss = parallel.gradient(batch, share)
+    parallel.gradient(batch, 1.0)
     for hook in hooks:
         hook.remove()
-    return loss, found[0] if found else None
+    return found[0] if found else None
 
 
 def _same(value: float, said: float | str, near: float) -> bool:

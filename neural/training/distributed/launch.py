@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO
 
 import torch
@@ -24,8 +24,8 @@ SHOWN_LINES = 12
 LAUNCHED = "NEURAL_WORKER"  # in the environment of a worker that `launch` started
 
 
-def require_devices(count: int | None, device: torch.device) -> None:
-    """NeuralError N837 unless `count` processes can each have a device. On a CPU they share the cores."""
+def require_devices(count: int | None, device: torch.device, say: Callable[[str], None]) -> None:
+    """NeuralError N837 unless `count` processes can each have a device. More than a CPU has cores are only told."""
     if count is None:
         return
     if launched():
@@ -33,7 +33,12 @@ def require_devices(count: int | None, device: torch.device) -> None:
         fail("N837", title, hint="leave --devices out: torchrun's --nproc-per-node says how many there are")
     if count < 1:
         fail("N837", f"--devices {count} is not a number of devices", hint="give 1 or more")
-    there = torch.cuda.device_count() if device.type == "cuda" else count
+    if device.type != "cuda":
+        if count > (cores := os.cpu_count() or 1):
+            each = f"{cores} core{'s' * (cores != 1)}"
+            say(f"note: {count} processes share {each}, which is slower than --devices {cores}")
+        return
+    there = torch.cuda.device_count()
     if count > there:
         fail(
             "N837",

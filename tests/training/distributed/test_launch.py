@@ -107,14 +107,22 @@ def test_a_mistake_is_told_once(corpus: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [0, -1])
 def test_devices_are_a_number(count: int) -> None:
     with pytest.raises(NeuralError, match="N837"):
-        require_devices(count, torch.device("cpu"))
+        require_devices(count, torch.device("cpu"), print)
+
+
+@pytest.mark.parametrize(("count", "told"), [(1, []), (2, []), (8, ["note: 8 processes share 2 cores"])])
+def test_more_processes_than_cores_are_told(count: int, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    said: list[str] = []
+    require_devices(count, torch.device("cpu"), said.append)
+    assert [line.partition(", which is slower than --devices 2")[0] for line in said] == told
 
 
 def test_as_many_gpus_as_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(NeuralError, match="N837: --devices 8 asks for more than the 1 GPU that"):
-        require_devices(8, torch.device("cuda"))
-    require_devices(1, torch.device("cuda"))
+        require_devices(8, torch.device("cuda"), print)
+    require_devices(1, torch.device("cuda"), print)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(NeuralError, match="N837: --devices starts the processes itself"):
-        require_devices(2, torch.device("cpu"))
+        require_devices(2, torch.device("cpu"), print)
