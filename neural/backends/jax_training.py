@@ -136,7 +136,7 @@ def _transformations(settings: Settings, rate: str) -> list[str]:
 def _step(network: Network) -> str:
     given = _batch(network)
     lines = [
-        "@nnx.jit",
+        '@nnx.jit(donate_argnames=("model", "optimizer"))',
         f"def train_step(model: {network.name}, optimizer: nnx.Optimizer, {', '.join(given.values())}) -> Array:",
         '    """One step on a batch. Returns the loss before it."""',
         f"    loss, grads = nnx.value_and_grad(loss_fn)(model, {', '.join(given)})",

@@ -55,9 +55,9 @@ class Peer:
         return read(holder, [name for name in self._start if isinstance(known[name].variable, nnx.Param)])
 
     def steps(self, inputs: list[np.ndarray], targets: np.ndarray, n: int) -> list[float]:
-        given = {"steps": steps_of_training(self._program.settings, n), "accumulation": 1}
-        takes = signature(self._module.make_optimizer).parameters
-        optimizer = self._module.make_optimizer(self._model, **{k: v for k, v in given.items() if k in takes})
+        takes_steps = "steps" in signature(self._module.make_optimizer).parameters
+        given = {"steps": steps_of_training(self._program.settings, n)} if takes_steps else {}
+        optimizer = self._module.make_optimizer(self._model, **given)
         batch = _arrays([*inputs, targets])
         norms = [m for _, m in nnx.iter_modules(self._model) if isinstance(m, nnx.BatchNorm)]
         for norm in norms:

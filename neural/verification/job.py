@@ -13,6 +13,7 @@ from neural.graph.graph import weights as weights_of
 from neural.graph.ids import embedding
 from neural.graph.passes import optimize
 from neural.graph.settings import Settings
+from neural.interop.tensor_files import read_tensors, write_file
 from neural.layers.effects import RealTokens
 from neural.layers.masks import CausalMask, PaddingMask
 from neural.layers.values import Value
@@ -31,23 +32,30 @@ class Job:
     mask: for a second look at the same inputs with padding on the right; None where no layer heeds it.
     """
 
-    weights: dict[str, np.ndarray]
+    weights: Mapping[str, np.ndarray]
     inputs: list[np.ndarray]
     targets: np.ndarray | None
     mask: np.ndarray | None
 
     def save(self, folder: Path) -> None:
-        np.savez(folder / "weights.npz", **self.weights)
+        write_file(self.weights, folder / "weights.safetensors")
         batch = {f"input{i}": array for i, array in enumerate(self.inputs)}
         given = {"targets": self.targets, "mask": self.mask}
         np.savez(folder / "batch.npz", **batch, **{n: a for n, a in given.items() if a is not None})
 
     @classmethod
     def open(cls, folder: Path) -> Job:
-        with np.load(folder / "weights.npz") as weights, np.load(folder / "batch.npz") as batch:
+        """The weights stay in the file, from which they are read as they are asked for."""
+        weights = read_tensors(folder / "weights.safetensors")
+        with np.load(folder / "batch.npz") as batch:
             inputs = [batch[f"input{i}"] for i in range(sum(n.startswith("input") for n in batch.files))]
             targets, mask = (batch[n] if n in batch.files else None for n in ("targets", "mask"))
-            return cls(dict(weights), inputs, targets, mask)
+            return cls(weights, inputs, targets, mask)
+
+
+def answer_file(folder: Path, name: str, check: str) -> Path:
+    """Where a back end's answers to a check are kept."""
+    return folder / f"{name}.{check}.npz"
 
 
 def make_job(program: Program, weights: Mapping[str, np.ndarray] | None, seed: int) -> Job:

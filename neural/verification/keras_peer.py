@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # read when keras is imported
@@ -27,19 +27,18 @@ class Peer:
     def __init__(self, program: Program, weights: Mapping[str, np.ndarray]) -> None:
         if keras.backend.backend() != "tensorflow":
             raise RuntimeError(f"Keras runs on {keras.backend.backend()} here: start with KERAS_BACKEND=tensorflow")
-        # a batch that is accumulated with itself is the same batch
-        train = replace(program.settings.train, gradient_accumulation=1)
-        graph = replace(program.graph, settings=replace(program.settings, train=train))
-        self._program = replace(program, graph=graph)
+        self._program = program
         self._module = load_module(self._program.source("tensorflow"), program.name)
         self._weights = weights
-        self._model = self._fresh()
-        self._step = tf.function(self._read, jit_compile=True)
+        self._make()
 
-    def _fresh(self, **given: int) -> keras.Model:
-        model = getattr(self._module, self._program.name)(**given)
-        load(model, self._weights)
-        return model
+    def _make(self, **given: int) -> None:
+        """A fresh model in the place of the one before."""
+        self._model = self._step = None
+        gc.collect()  # models of Keras are in rings
+        self._model = getattr(self._module, self._program.name)(**given)
+        load(self._model, self._weights)
+        self._step = tf.function(self._read, jit_compile=True)
 
     def logits(self, inputs: list[np.ndarray], attention_mask: np.ndarray | None = None) -> np.ndarray:
         given = {} if attention_mask is None else {"attention_mask": attention_mask}
@@ -77,7 +76,8 @@ class Peer:
 
     def steps(self, inputs: list[np.ndarray], targets: np.ndarray, n: int) -> list[float]:
         given = {"steps": steps_of_training(self._program.settings, n)} if needs_steps(self._program.settings) else {}
-        model = self._fresh(**given)
+        self._make(**given)
+        model = self._model
         model.jit_compile = False  # XLA takes minutes for what runs five times
         for layer in model._flatten_layers():
             if isinstance(layer, keras.layers.Dropout):

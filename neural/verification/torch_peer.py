@@ -31,14 +31,14 @@ class Peer:
         self._program = program
         self._module = load_module(program.source("pytorch"), program.name)
         self._model: nn.Module = getattr(self._module, program.name)().eval()
-        self._start = {name: torch.from_numpy(array) for name, array in weights.items()}
+        self._start = weights
         self._reset()
 
     @torch.no_grad()
     def _reset(self) -> None:
         own = dict(self._model.named_parameters()) | dict(self._model.named_buffers())
         for name, array in self._start.items():
-            own[name].copy_(array)
+            own[name].detach().numpy()[...] = array
 
     @torch.inference_mode()
     def logits(self, inputs: list[np.ndarray], attention_mask: np.ndarray | None = None) -> np.ndarray:
@@ -62,7 +62,7 @@ class Peer:
     def gradients(self, inputs: list[np.ndarray], targets: np.ndarray) -> dict[str, np.ndarray]:
         self._model.zero_grad()
         self._loss(inputs, targets).backward()
-        return {name: p.grad.numpy().copy() for name, p in self._model.named_parameters() if p.grad is not None}
+        return {name: p.grad.numpy() for name, p in self._model.named_parameters() if p.grad is not None}
 
     def steps(self, inputs: list[np.ndarray], targets: np.ndarray, n: int) -> list[float]:
         settings = self._program.settings

@@ -8,14 +8,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from neural.compiler import Program
-from neural.verification.job import make_job
+from neural.verification.job import answer_file, make_job
 from neural.verification.peer import BACKENDS
 
 REFERENCE = "pytorch"
@@ -62,13 +64,11 @@ def verify(
         folder = Path(made)
         (folder / "program.neural").write_text(program.text(), encoding="utf-8")
         make_job(program, weights, seed).save(folder)
-        found = {}
         for name in wanted:
             if BACKENDS[name].missing is None:
                 _run(name, folder, tell)
-                found[name] = folder / f"{name}.npz"
-        reference = REFERENCE if REFERENCE in found and found[REFERENCE].exists() else "numpy"
-        return [_row(name, folder, found.get(name), reference) for name in wanted]
+        reference = REFERENCE if answer_file(folder, REFERENCE, "logits").exists() else "numpy"
+        return [_row(name, folder, reference) for name in wanted]
 
 
 def _run(name: str, folder: Path, tell: Callable[[str, str], object] = lambda name, check: None) -> None:
@@ -95,20 +95,28 @@ def _of_memory(code: int) -> str:
     return ": most likely no memory was left for it" if code == -signal.SIGKILL else ""
 
 
-def _row(name: str, folder: Path, answers: Path | None, reference: str) -> Row:
-    if answers is None:
-        backend = BACKENDS[name]
+def _row(name: str, folder: Path, reference: str) -> Row:
+    backend = BACKENDS[name]
+    if backend.missing is not None:
         why = f"{backend.missing} is not installed: pip install 'neural-dsl[{backend.extra}]'"
         return Row(name, "not checked", {}, why)
+    with _answers(folder, name) as ours, _answers(folder, reference) as theirs:
+        differences, worst = _compare(ours, theirs) if theirs else ({}, "")
     told = folder / f"{name}.json"
-    if told.exists():
-        return Row(name, "failed", {}, json.loads(told.read_text())["error"])
-    if not (folder / f"{reference}.npz").exists():
+    if told.exists():  # what it did before that is shown
+        return Row(name, "failed", differences, json.loads(told.read_text())["error"], worst)
+    if not differences:
         return Row(name, "failed", {}, "there is nothing to compare with: the reference failed")
-    with np.load(answers) as ours, np.load(folder / f"{reference}.npz") as theirs:
-        differences, worst = _compare(ours, theirs)
     row = Row(name, "ok", differences, worst=worst)
     return Row(name, "differs", differences, worst=worst) if row.beyond else row
+
+
+@contextmanager
+def _answers(folder: Path, name: str) -> Iterator[Mapping[str, np.ndarray]]:
+    """All that a back end has answered; each array is read when it is asked for."""
+    files = (path for check in CHECKS if (path := answer_file(folder, name, check)).exists())
+    with ExitStack() as stack:
+        yield ChainMap(*(stack.enter_context(np.load(path)) for path in files))
 
 
 def _compare(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> tuple[dict[str, float], str]:

@@ -8,38 +8,40 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from neural.compiler import Program, load
-from neural.verification.job import PROMPT, STEPS, Job, tokens_to_decode
+from neural.verification.job import PROMPT, STEPS, Job, answer_file, tokens_to_decode
 from neural.verification.peer import BACKENDS, Peer
 
 
 def answers(
     peer: Peer, job: Job, program: Program, tell: Callable[[str], object] = lambda check: None
-) -> dict[str, np.ndarray]:
-    """Everything that the peer can say of the job, by "check" or "gradients/weight". tell: is given each check."""
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Everything that the peer can say of the job: each check with its answers, by "check" or "gradients/weight". They
+    are to be let go before the next is asked for: gradients take as much memory as weights. tell: is given each check.
+    """
     cached = program.graph.cached
     tell("logits")
-    found = {"logits": peer.logits(job.inputs)}
+    yield "logits", {"logits": peer.logits(job.inputs)}
     if job.mask is not None:
         tell("padded")
-        found["padded"] = _of_tokens(peer.logits(job.inputs, job.mask), job.mask)
+        yield "padded", {"padded": _of_tokens(peer.logits(job.inputs, job.mask), job.mask)}
     if cached and hasattr(peer, "cached"):
         tell("cached")
-        found["cached"] = peer.cached(job.inputs[0])
+        yield "cached", {"cached": peer.cached(job.inputs[0])}
     if cached and hasattr(peer, "decode"):
         tell("tokens")
-        found["tokens"] = peer.decode(job.inputs[0][:, :PROMPT], tokens_to_decode(program))
+        yield "tokens", {"tokens": peer.decode(job.inputs[0][:, :PROMPT], tokens_to_decode(program))}
     if job.targets is not None and hasattr(peer, "gradients"):
         tell("gradients")
-        found |= {f"gradients/{name}": g for name, g in peer.gradients(job.inputs, job.targets).items()}
+        yield "gradients", {f"gradients/{name}": g for name, g in peer.gradients(job.inputs, job.targets).items()}
         tell("steps")
-        found["steps"] = np.array(peer.steps(job.inputs, job.targets, STEPS))
-    return found
+        yield "steps", {"steps": np.array(peer.steps(job.inputs, job.targets, STEPS))}
 
 
 def _of_tokens(output: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -48,13 +50,20 @@ def _of_tokens(output: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return output * mask.reshape(*mask.shape, *(1 for _ in output.shape[2:])) if per_token else output
 
 
+def _without_accumulation(program: Program) -> Program:
+    """A batch that is accumulated with itself is the same batch."""
+    train = replace(program.settings.train, gradient_accumulation=1)
+    return replace(program, graph=replace(program.graph, settings=replace(program.settings, train=train)))
+
+
 def main(name: str, folder: Path) -> None:
     try:
-        program = load(folder / "program.neural")
+        program = _without_accumulation(load(folder / "program.neural"))
         job = Job.open(folder)
         peer = BACKENDS[name].open(program, job.weights)
-        found = answers(peer, job, program, tell=lambda check: print(check, flush=True))
-        np.savez(folder / f"{name}.npz", **found)
+        for check, arrays in answers(peer, job, program, tell=lambda check: print(check, flush=True)):
+            np.savez(answer_file(folder, name, check), **arrays)
+            arrays.clear()  # the generator holds them, too
     except Exception as error:
         told = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         (folder / f"{name}.json").write_text(json.dumps(told))

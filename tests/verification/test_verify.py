@@ -13,9 +13,9 @@ from neural.compiler import Program, compile_source
 from neural.diagnostics.diagnostic import NeuralError
 from neural.diagnostics.source import Source
 from neural.verification import verify as module
-from neural.verification.job import make_job, seeded_weights
+from neural.verification.job import answer_file, make_job, seeded_weights
 from neural.verification.peer import BACKENDS, Backend
-from neural.verification.verify import verify
+from neural.verification.verify import CHECKS, verify
 from tests.parity.test_models import SMALL, example
 
 CLASSIFIER = """
@@ -70,7 +70,7 @@ def answers(tmp_path: Path):
     (tmp_path / "program.neural").write_text(made.text())
     make_job(made, None, 0).save(tmp_path)
     module._run("pytorch", tmp_path)
-    with np.load(tmp_path / "pytorch.npz") as found:
+    with module._answers(tmp_path, "pytorch") as found:
         yield tmp_path, dict(found)
 
 
@@ -91,11 +91,21 @@ def answers(tmp_path: Path):
 def test_each_difference_is_found(answers, check: str, array: str, change) -> None:
     folder, found = answers
     wrong = {n: a for n, a in found.items() if n != array} | ({array: change(found[array])} if change else {})
-    np.savez(folder / "jax.npz", **wrong)
-    row = module._row("jax", folder, folder / "jax.npz", "pytorch")
-    assert (row.state, row.beyond) == ("differs", (check,))
-    np.savez(folder / "jax.npz", **found)
-    assert module._row("jax", folder, folder / "jax.npz", "pytorch").state == "ok"
+    for given, state, beyond in ((wrong, "differs", (check,)), (found, "ok", ())):
+        for each in CHECKS:
+            np.savez(
+                answer_file(folder, "jax", each), **{n: a for n, a in given.items() if n.partition("/")[0] == each}
+            )
+        row = module._row("jax", folder, "pytorch")
+        assert (row.state, row.beyond) == (state, beyond)
+
+
+def test_what_was_done_before_a_failure_is_shown(answers) -> None:
+    folder, found = answers
+    np.savez(answer_file(folder, "jax", "logits"), logits=found["logits"])
+    (folder / "jax.json").write_text('{"error": "its process ended by SIGKILL"}')
+    row = module._row("jax", folder, "pytorch")
+    assert (row.state, row.differences, row.why) == ("failed", {"logits": 0.0}, "its process ended by SIGKILL")
 
 
 def test_what_is_not_installed_is_not_checked_and_what_crashes_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ def make_optimizer(model: Net) -> nnx.Optimizer:
     return nnx.Optimizer(model, tx, wrt=nnx.Param)
 
 
-@nnx.jit
+@nnx.jit(donate_argnames=("model", "optimizer"))
 def train_step(model: Net, optimizer: nnx.Optimizer, x: Array, targets: Array) -> Array:
     """One step on a batch. Returns the loss before it."""
     loss, grads = nnx.value_and_grad(loss_fn)(model, x, targets)

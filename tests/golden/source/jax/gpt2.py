@@ -269,7 +269,7 @@ def make_optimizer(
     return nnx.Optimizer(model, tx, wrt=nnx.Param)
 
 
-@nnx.jit
+@nnx.jit(donate_argnames=("model", "optimizer"))
 def train_step(
     model: Gpt2, optimizer: nnx.Optimizer, input_ids: Array, targets: Array
 ) -> Array:

@@ -261,7 +261,7 @@ def make_optimizer(model: ShakespeareGpt, steps: int = 2000) -> nnx.Optimizer:
     return nnx.Optimizer(model, tx, wrt=nnx.Param)
 
 
-@nnx.jit
+@nnx.jit(donate_argnames=("model", "optimizer"))
 def train_step(
     model: ShakespeareGpt, optimizer: nnx.Optimizer, input_ids: Array, targets: Array
 ) -> Array:

@@ -155,7 +155,7 @@ def make_optimizer(model: GptClassifier) -> nnx.Optimizer:
     return nnx.Optimizer(model, tx, wrt=nnx.Param)
 
 
-@nnx.jit
+@nnx.jit(donate_argnames=("model", "optimizer"))
 def train_step(
     model: GptClassifier,
     optimizer: nnx.Optimizer,

@@ -230,7 +230,7 @@ def make_optimizer(model: GptDecoder) -> nnx.Optimizer:
     return nnx.Optimizer(model, tx, wrt=nnx.Param)
 
 
-@nnx.jit
+@nnx.jit(donate_argnames=("model", "optimizer"))
 def train_step(
     model: GptDecoder, optimizer: nnx.Optimizer, input_ids: Array, targets: Array
 ) -> Array:
