@@ -182,6 +182,7 @@ class Kind(NamedTuple):
 KINDS = {
     "neural": Kind(_at_each_width("native")),
     "neural-torch": Kind({"float32": partial(Ours, executor="torch", quantize=None)}),
+    "neural-compiled": Kind({"float32": partial(Ours, executor="compiled", quantize=None)}),
     "transformers": Kind({"float32": Transformers}, "transformers", "hf"),
     "transformers-static": Kind({"float32": partial(Transformers, static=True)}, "transformers", "hf"),
     "onnxruntime": Kind(_at_each_width("onnxruntime"), "onnxruntime"),

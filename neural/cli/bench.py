@@ -37,8 +37,9 @@ def generate(
     """Tokens a second and the time to the first token, beside other programs that have the same weights.
 
     Each peer runs in a process of its own, and all take turns, round after round, on prompts that none has seen. The
-    first round is not counted. Peers: neural (the native engine), neural-torch, transformers, transformers-static
-    (compiled), onnxruntime and openvino (our ONNX graph in them), ctranslate2, llama.cpp (xllamacpp).
+    first round is not counted. Peers: neural (the native engine), neural-torch and neural-compiled (by PyTorch),
+    transformers, transformers-static (compiled), onnxruntime and openvino (our ONNX graph in them), ctranslate2,
+    llama.cpp (xllamacpp).
 
     \b
     Examples:

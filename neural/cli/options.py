@@ -28,7 +28,7 @@ NetworkName = Annotated[
 Strict = Annotated[bool, typer.Option("--strict", help="Take no shorthand: its notes become errors.")]
 EngineName = Annotated[
     str,
-    typer.Option("--engine", help="What runs the model: torch, or auto, which is the fastest here.", metavar="NAME"),
+    typer.Option("--engine", help="What runs the model: torch, compiled, or auto, the fastest here.", metavar="NAME"),
 ]
 Quantize = Annotated[
     str | None,

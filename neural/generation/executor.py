@@ -17,7 +17,7 @@ class Executor(Protocol):
     A row of the batch holds the tokens of one text, and rows may be of unequal lengths. Logits are given as tensors on
     `device`, float, for the first `vocab_size` ids: those of the tokenizer, and not of a vocabulary that was padded to
     a round width. They are the receiver's until the next call. The logits of a text do not depend on its neighbours,
-    nor on how it was cut into calls, but for the rounding of sums.
+    nor on how it was cut into calls, but for the rounding of sums. Callers are in `torch.inference_mode()`.
 
     context: the longest text. limits: what it was opened for. most_tokens: a bound on rows times their longest.
     """

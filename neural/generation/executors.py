@@ -13,6 +13,7 @@ import torch
 from neural.diagnostics.diagnostic import Diagnostic, NeuralError, fail
 from neural.generation.executor import Executor, Opener
 from neural.generation.request import Limits
+from neural.training.compiling import lacking
 from neural.training.session import choose_device
 from neural.training.trained import Trained
 
@@ -22,31 +23,46 @@ WIDTHS = ("int8", "int4")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """open: gives one for a model, a width and limits. obstacle: why it cannot be here, or for this model or width;
-    None where it can. A width is "int8", "int4", or None for float32. prepare: makes what is made once on a machine,
-    and says so.
+    """open: gives one for a model, a width and limits; it may say what takes a while. obstacle: why it cannot be here,
+    or for this model or width; None where it can. A width is "int8", "int4", or None for float32. prepare: makes what
+    is made once on a machine, and says so.
     """
 
-    open: Callable[[Trained, str | None, Limits], Executor]
+    open: Callable[[Trained, str | None, Say, Limits], Executor]
     obstacle: Callable[[Trained, str | None], Diagnostic | None]
     prepare: Callable[[Say], object] = lambda say: None
 
 
-def _open_torch(found: Trained, width: str | None, limits: Limits) -> Executor:
+def _open_torch(found: Trained, width: str | None, say: Say, limits: Limits) -> Executor:
     from neural.generation.torch_executor import TorchExecutor
 
     model = found.model.to(choose_device("auto"))
     return TorchExecutor(model, limits, context=found.program.context, vocab_size=found.tokenizer.vocab_size)
 
 
-def _torch_obstacle(found: Trained, width: str | None) -> Diagnostic | None:
+def _torch_obstacle(found: Trained, width: str | None, name: str = "torch") -> Diagnostic | None:
     if width is None:
         return None
     hint = "use --engine auto, which finds one that does"
-    return Diagnostic("N968", f"the engine torch does not quantise to {width}", hint=hint)
+    return Diagnostic("N968", f"the engine {name} does not quantise to {width}", hint=hint)
 
 
-def _open_native(found: Trained, width: str | None, limits: Limits) -> Executor:
+def _open_compiled(found: Trained, width: str | None, say: Say, limits: Limits) -> Executor:
+    from neural.generation.compiled_executor import CompiledExecutor
+
+    model, context = found.model.to(choose_device("auto")), found.program.context
+    return CompiledExecutor(model, limits, context=context, vocab_size=found.tokenizer.vocab_size, say=say)
+
+
+def _compiled_obstacle(found: Trained, width: str | None) -> Diagnostic | None:
+    if quantised := _torch_obstacle(found, width, "compiled"):
+        return quantised
+    if missing := lacking(choose_device("auto")):
+        return Diagnostic("N974", f"the engine compiled cannot compile here: {missing}", hint="or use --engine torch")
+    return None
+
+
+def _open_native(found: Trained, width: str | None, say: Say, limits: Limits) -> Executor:
     from neural.generation.native.opening import open_native
 
     return open_native(found, width, limits)
@@ -64,14 +80,14 @@ def _prepare_native(say: Say) -> None:
     prepare(say)
 
 
-def _open_onnxruntime(found: Trained, width: str | None, limits: Limits) -> Executor:
+def _open_onnxruntime(found: Trained, width: str | None, say: Say, limits: Limits) -> Executor:
     from neural.generation import onnxruntime_session
     from neural.generation.onnx_executor import open_onnx
 
     return open_onnx(found, width, limits, onnxruntime_session.sessions)
 
 
-def _open_openvino(found: Trained, width: str | None, limits: Limits) -> Executor:
+def _open_openvino(found: Trained, width: str | None, say: Say, limits: Limits) -> Executor:
     from neural.generation import openvino_session
     from neural.generation.onnx_executor import open_onnx
 
@@ -88,12 +104,14 @@ def _missing(packages: tuple[str, ...], extra: str, found: Trained, width: str |
     return Diagnostic("N967", title, hint=f"pip install 'neural-dsl[{extra}]', or choose another --engine")
 
 
-KINDS = {  # `auto` takes the first without an obstacle: after PyTorch those that take seconds to open a model
+KINDS = {  # `auto` takes the first without an obstacle: on a CPU after PyTorch those that take seconds to open a model
     "native": Kind(_open_native, _native_obstacle, _prepare_native),
     "torch": Kind(_open_torch, _torch_obstacle),
     "openvino": Kind(_open_openvino, partial(_missing, ("openvino", "onnx_ir"), "openvino")),
     "onnxruntime": Kind(_open_onnxruntime, partial(_missing, ("onnxruntime", "onnx_ir"), "onnx")),
+    "compiled": Kind(_open_compiled, _compiled_obstacle),
 }
+ON_GPU = ("compiled", "torch")
 
 
 class Chosen(NamedTuple):
@@ -107,7 +125,7 @@ def choose_executor(found: Trained, name: str = "auto", width: str | None = None
     """name: of KINDS, or "auto". `say` is told of what takes a while, once.
 
     NeuralError N966 (no such), N967 (not installed), N968 (not for this model or width), N969 (no such width), N970 and
-    N971 (the C++ compiler), N999 (a width for a quantised run).
+    N971 (the C++ compiler), N974 (torch.compile), N999 (a width for a quantised run).
     """
     if width not in (None, *WIDTHS):
         fail("N969", f"weights are not quantised to {width!r}", hint=f"choose {' or '.join(WIDTHS)}")
@@ -121,7 +139,7 @@ def choose_executor(found: Trained, name: str = "auto", width: str | None = None
         raise NeuralError(obstacle)
     else:
         KINDS[name].prepare(say)
-    return Chosen(name, partial(KINDS[name].open, found, width))
+    return Chosen(name, partial(KINDS[name].open, found, width, say))
 
 
 def choose_drafter(found: Trained, small: Trained, name: str = "auto", say: Say = lambda _: None) -> Opener:
@@ -135,9 +153,10 @@ def choose_drafter(found: Trained, small: Trained, name: str = "auto", say: Say 
 
 
 def _best(found: Trained, width: str | None, say: Say) -> str:
-    """On a GPU that is PyTorch; on a CPU the first that can."""
+    """The first that can of those for this device."""
     obstacles = []
-    for name, kind in {"torch": KINDS["torch"]}.items() if torch.cuda.is_available() else KINDS.items():
+    for name in ON_GPU if torch.cuda.is_available() else KINDS:
+        kind = KINDS[name]
         if (obstacle := kind.obstacle(found, width)) is not None:
             obstacles.append(obstacle)
             continue

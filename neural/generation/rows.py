@@ -26,7 +26,7 @@ class RowCache:
     def __init__(self, most_rows: int, context: int, most_tokens: int, device: torch.device) -> None:
         self._most_rows, self._context, self._most_tokens, self._device = most_rows, context, most_tokens, device
         self._rows, self._places = 0, 0  # of the rectangle
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}  # (rows, n_kv_heads, places, head_dim)
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}  # (rows, n_kv_heads, places, head_dim)
         self._at: tuple[Tensor, Tensor] | None = None  # rows (B, 1) and places (B, T) of this step's tokens
         self.lengths: list[int] = []
 
@@ -50,7 +50,7 @@ class RowCache:
         (B, n_kv_heads, longest + T, head_dim).
         """
         rows, end = len(self.lengths), self.length + k.shape[2]
-        held = self._layers[layer]
+        held = self.layers[layer]
         for buffer, new in zip(held, (k, v), strict=True):
             if self._at is None:
                 buffer[:rows, :, self.length : end] = new
@@ -62,25 +62,33 @@ class RowCache:
         """Keep the first `counts[i]` of the tokens that the step wrote into row i."""
         self.lengths = [length + count for length, count in zip(self.lengths, counts, strict=True)]
 
-    def reserve(self, rows: int, places: int) -> None:
-        """Make room for so many rows of so many tokens; rows * places is at most `most_tokens`."""
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and places of the rectangle."""
+        return self._rows, self._places
+
+    def reserve(self, rows: int, places: int) -> bool:
+        """Make room for so many rows of so many tokens; rows * places is at most `most_tokens`. Whether the rectangle
+        is another now.
+        """
         if rows <= self._rows and places <= self._places:
-            return
-        wide = max(self._rows, min(_power_of_two(rows), self._most_rows))
-        long = max(self._places, min(_power_of_two(max(places, FEWEST_TOKENS)), self._context))
+            return False
+        wide = max(self._rows, min(power(2, rows), self._most_rows))
+        long = max(self._places, min(power(2, max(places, FEWEST_TOKENS)), self._context))
         if wide * long > self._most_tokens:
             wide, long = rows, places
         self._rows, self._places = wide, long
-        for layer, (keys, values) in self._layers.items():
-            self._layers[layer] = self._moved(keys), self._moved(values)
+        for layer, (keys, values) in self.layers.items():
+            self.layers[layer] = self._moved(keys), self._moved(values)
+        return True
 
     def join(self, cache: KVCache) -> None:
         """Add a row at the end that holds what `cache`, of one row, does."""
         row = len(self.lengths)
         for layer, pair in cache.views().items():
-            if layer not in self._layers:
-                self._layers[layer] = tuple(self._rectangle(part) for part in pair)
-            for buffer, part in zip(self._layers[layer], pair, strict=True):
+            if layer not in self.layers:
+                self.layers[layer] = tuple(self._rectangle(part) for part in pair)
+            for buffer, part in zip(self.layers[layer], pair, strict=True):
                 buffer[row, :, : cache.length] = part[0]
         self.lengths.append(cache.length)
 
@@ -89,7 +97,7 @@ class RowCache:
         last = len(self.lengths) - 1
         length = self.lengths.pop()
         if row != last:
-            for pair in self._layers.values():
+            for pair in self.layers.values():
                 for buffer in pair:
                     buffer[row, :, :length] = buffer[last, :, :length]
             self.lengths[row] = length
@@ -97,7 +105,7 @@ class RowCache:
     def select(self, rows: Sequence[int]) -> None:
         """Make the rows out of themselves: row i becomes what row `rows[i]` was."""
         length, chosen = self.length, torch.tensor(rows, device=self._device)
-        for pair in self._layers.values():
+        for pair in self.layers.values():
             for buffer in pair:
                 buffer[: len(rows), :, :length] = buffer[:, :, :length].index_select(0, chosen)
         self.lengths = [self.lengths[row] for row in rows]
@@ -105,11 +113,11 @@ class RowCache:
     def views(self, row: int) -> Views:
         """What a row holds."""
         part = slice(row, row + 1), slice(None), slice(0, self.lengths[row])
-        return {layer: (keys[part], values[part]) for layer, (keys, values) in self._layers.items()}
+        return {layer: (keys[part], values[part]) for layer, (keys, values) in self.layers.items()}
 
     @property
     def nbytes(self) -> int:
-        return sum(buffer.nbytes for pair in self._layers.values() for buffer in pair)
+        return sum(buffer.nbytes for pair in self.layers.values() for buffer in pair)
 
     def _rectangle(self, like: Tensor) -> Tensor:
         # zeros: what a mask hides is multiplied by 0, and 0 times NaN of old memory is NaN
@@ -122,5 +130,9 @@ class RowCache:
         return new
 
 
-def _power_of_two(least: int) -> int:
-    return 1 << (least - 1).bit_length()
+def power(base: int, least: int) -> int:
+    """The smallest power of a base that is `least` or more."""
+    found = 1
+    while found < least:
+        found *= base
+    return found

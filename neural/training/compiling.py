@@ -1,8 +1,8 @@
-"""torch.compile for the forward and backward pass, where it wins: on GPUs. Compiled before the first step, and kept.
+"""torch.compile of generated source: what it needs, and the trainer's use of it, where it wins: on GPUs.
 
-On CPUs it is not: products are most of a step there, and the kernels of `cpu_kernels` and `cpu_products`, which a
-compiled model goes without, won as much: GPT-2 124M on two cores of an AMD EPYC, 218 tokens a second either way. In
-bfloat16 it was 380 compiled and 359 not, seen once.
+A training is compiled before its first step, and kept. On CPUs it is not: products are most of a step there, and the
+kernels of `cpu_kernels` and `cpu_products`, which a compiled model goes without, won as much: GPT-2 124M on two cores
+of an AMD EPYC, 218 tokens a second either way. In bfloat16 it was 380 compiled and 359 not, seen once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,6 +26,35 @@ from neural.training.randomness import RandomState
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
+def lacking(device: torch.device) -> str | None:
+    """What Inductor needs for the device and does not find."""
+    os.environ.setdefault(CACHE, str(_cache_folder()))  # before Inductor is loaded, which looks for it
+    if device.type == "cuda":
+        from torch.utils._triton import has_triton
+
+        return None if has_triton() else "there is no Triton that can use this GPU (pip install triton)"
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return "there is no C++ compiler on the path (apt install g++, or xcode-select --install)"
+    return None
+
+
+def compiled(model: nn.Module, method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a model of generated source, compiled when it is called, for each shape of tensors by itself."""
+    os.environ.setdefault(CACHE, str(_cache_folder()))
+    _make_importable(model)
+    return torch.compile(method, dynamic=False)
+
+
+def failed(error: Exception) -> str:
+    """What a compiler said that failed, in a line."""
+    return f"not compiled: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+
 def compile_where_it_wins(program: Program, parallel: Parallel, device: torch.device) -> str | None:
     """Have the model compiled at its next pass if the file's `execution` asks for it, or the device is a GPU.
 
@@ -33,14 +63,11 @@ def compile_where_it_wins(program: Program, parallel: Parallel, device: torch.de
     asked = program.settings.execution.get("compile")
     if asked is False or (asked is None and (device.type != "cuda" or parallel.in_parts)):
         return None
-    os.environ.setdefault(CACHE, str(_cache_folder()))  # before Inductor is loaded, which looks for it
-    lacking = "the processes hold parts of the weights" if parallel.in_parts else _lacking(device)
-    if lacking:
-        return f"not compiled: {lacking}"
-    _make_importable(parallel.model)
+    missing = "the processes hold parts of the weights" if parallel.in_parts else lacking(device)
+    if missing:
+        return f"not compiled: {missing}"
     model = parallel.model
-    called = model.forward if plain_head(model) is None else model.hidden_states
-    parallel.loss.compiled = torch.compile(called, dynamic=False)
+    parallel.loss.compiled = compiled(model, model.forward if plain_head(model) is None else model.hidden_states)
     return None
 
 
@@ -54,25 +81,9 @@ def warm_up(parallel: Parallel, batch: Batch, say: Callable[[str], None]) -> Non
         say(f"compiled in {time.perf_counter() - began:.1f} s; kept for the next time in {os.environ[CACHE]}")
     except Exception as error:  # of Dynamo, Inductor, Triton, a C++ compiler or the linker: each has its own
         parallel.loss.compiled = None
-        say(f"note: not compiled: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
+        say(f"note: {failed(error)}")
     parallel.model.zero_grad(set_to_none=True)
     randomness.restore(device)
-
-
-def _lacking(device: torch.device) -> str | None:
-    """What Inductor needs for the device and does not find."""
-    if device.type == "cuda":
-        from torch.utils._triton import has_triton
-
-        return None if has_triton() else "there is no Triton that can use this GPU (pip install triton)"
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        return "there is no C++ compiler on the path (apt install g++, or xcode-select --install)"
-    return None
 
 
 def _make_importable(model: nn.Module) -> None:

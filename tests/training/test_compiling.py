@@ -23,8 +23,8 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 def test_a_compiled_training_is_the_same_and_goes_on(
     make_run, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    if compiling._lacking(CPU):
-        pytest.skip(compiling._lacking(CPU))
+    if compiling.lacking(CPU):
+        pytest.skip(compiling.lacking(CPU))
     cache = tmp_path_factory.mktemp("inductor")
     monkeypatch.setenv(compiling.CACHE, str(cache))
     sets = {"steps": 8, "dropout": 0.0, "eval_every": 4}
@@ -60,7 +60,7 @@ def test_a_compiled_training_is_the_same_and_goes_on(
 def test_where_it_wins(make_run, monkeypatch, asked, device, in_parts, lacking, compiled, said) -> None:
     run = make_run()
     monkeypatch.setenv(compiling.CACHE, "unused")
-    monkeypatch.setattr(compiling, "_lacking", lambda _: lacking)
+    monkeypatch.setattr(compiling, "lacking", lambda _: lacking)
     parallel = Parallel(run.new_model())
     parallel.in_parts = in_parts
     program = run.program if asked is None else run.program.executed(compile=asked)
