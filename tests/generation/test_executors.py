@@ -110,7 +110,7 @@ def test_quantised_logits_are_near(trained: Trained, name: str, width: str, larg
 @pytest.mark.parametrize("name", OTHERS)
 @torch.inference_mode()
 def test_a_failed_read_leaves_the_batch_as_it_was(trained: Trained, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_) -> None:
+    def fail(*_, **__) -> None:
         raise MemoryError
 
     executor = choose_executor(trained, name).open(Limits(slots=2))
