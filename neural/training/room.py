@@ -50,9 +50,9 @@ def made_to_fit(
     except NeuralError:
         return program
     sharing = devices if device.type == "cpu" else 1
-    if free is None or sharing * made.training.total <= USABLE * free:
+    if free is None or sharing * made.training.total <= USABLE[device.type] * free:
         return program
-    usable = int(USABLE * free / sharing)
+    usable = int(USABLE[device.type] * free / sharing)
     changes = ways_to_fit(made, usable, lambda **changes: make(**({"layout": layout} | changes)))
     again = next((way.plan.training.total for way in changes if way.change == CHECKPOINTING), None)
     if again is None or fixed:
