@@ -25,7 +25,7 @@ SHOWN_LINES = 8
 Say = Callable[[str], None]
 P, N = ctypes.c_void_p, ctypes.c_int64
 FUNCTIONS = {  # name: (result, arguments), as in source/engine.cpp
-    "engine_new": (P, (N, N)),
+    "engine_new": (P, (N, N, N)),
     "engine_delete": (None, (P,)),
     "engine_matrix": (N, (P, N, N, N, P, P, P)),
     "engine_vector": (N, (P, N, P)),

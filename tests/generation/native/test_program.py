@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from neural.generation.native.program import Program
 from neural.generation.native.recording import Unsupported, record
 from neural.graph.passes import optimize
 from neural.quantization.matrix import QuantizedMatrix
@@ -33,6 +34,13 @@ def test_logits_are_pytorchs(name: str) -> None:
     theirs = expected(model, ids)
     ours = Reader(program, named_weights(program, model)).read(ids)
     np.testing.assert_allclose(ours, theirs, atol=2e-5 * np.abs(theirs).max())
+
+
+def test_beside_integers_the_cache_takes_half_the_memory() -> None:
+    program, model = compiled(PROGRAMS["gpt2"])
+    weights = named_weights(program, model)
+    whole, half = (Program(optimize(program.graph), w, threads=1).page_bytes for w in (weights, rounded(weights, 8)))
+    assert whole == 2 * half
 
 
 @pytest.mark.parametrize(("bits", "zeros"), [(8, False), (4, False), (4, True)])

@@ -1,7 +1,8 @@
 // Attention over keys and values that lie in pages of 64 tokens.
 //
 // Of a page each layer has keys [kv_head][head_dim][64] and values [kv_head][64][padded head_dim]: both are the weights
-// of a product with 64 outputs or 64 inputs. A text has a table of pages; texts with one beginning share pages.
+// of a product with 64 outputs or 64 inputs. A text has a table of pages; texts with one beginning share pages. Numbers
+// are floats, or halves where the matrices are rounded more coarsely than these: T, below.
 #pragma once
 
 #include "products.h"
@@ -11,12 +12,18 @@ constexpr int64_t PAGE = 64;
 struct AttentionLayer {
     int64_t heads, kv_heads, head_dim, padded, window;  // window: 0 for none
     float scale;
-    int64_t offset;  // of its part in a page, floats
+    int64_t offset;  // of its part in a page, numbers
 
     int64_t keys_size() const { return kv_heads * head_dim * PAGE; }
     int64_t size() const { return keys_size() + kv_heads * PAGE * padded; }
-    float *keys(float *page, int64_t head) const { return page + offset + head * head_dim * PAGE; }
-    float *values(float *page, int64_t head) const { return page + offset + keys_size() + head * PAGE * padded; }
+    template <typename T>
+    T *keys(T *page, int64_t head) const {
+        return page + offset + head * head_dim * PAGE;
+    }
+    template <typename T>
+    T *values(T *page, int64_t head) const {
+        return page + offset + keys_size() + head * PAGE * padded;
+    }
 };
 
 // Tokens of one text that stand one after another in the batch
@@ -28,10 +35,13 @@ struct Segment {
 struct Tokens {
     const int64_t *positions;
     std::vector<Segment> segments;
-    float *pool;
-    int64_t page_size;  // floats
+    void *pool;
+    int64_t page_size;  // numbers
 
-    float *page(const Segment &s, int64_t position) const { return pool + s.pages[position / PAGE] * page_size; }
+    template <typename T>
+    T *page(const Segment &s, int64_t position) const {
+        return static_cast<T *>(pool) + s.pages[position / PAGE] * page_size;
+    }
 };
 
 // How a text's rows and heads are cut into tiles: some tokens, and the heads that share keys, as many as a tile takes
@@ -42,6 +52,9 @@ struct Tiles {
         : shared(layer.heads / layer.kv_heads), parts((shared + TILE - 1) / TILE), heads((shared + parts - 1) / parts),
           tokens(std::max<int64_t>(1, TILE / heads)), count((s.count + tokens - 1) / tokens),
           tasks(count * layer.kv_heads * parts) {}
+
+    // Whether one task has all that looks at a head's keys, so that it may as well keep them
+    bool alone() const { return parts == 1 && count == 1; }
 
     // The pairs of a row and a head in a tile, and how many; the tiles that look at most keys come first
     int pairs(const AttentionLayer &layer, const Segment &s, int64_t task, int64_t *rows, int64_t *head_numbers,
@@ -59,13 +72,22 @@ struct Tiles {
 };
 
 // k, v (kv_heads * head_dim): of one head what is kept of a row
+template <typename T>
 static void keep_key(const AttentionLayer &layer, const Tokens &tokens, const Segment &segment, int64_t row, int64_t head,
                      const float *k, const float *v) {
     int64_t position = tokens.positions[row], slot = position % PAGE, dim = layer.head_dim;
-    float *page = tokens.page(segment, position);
-    float *keys = layer.keys(page, head) + slot, *values = layer.values(page, head) + slot * layer.padded;
-    for (int64_t i = 0; i < dim; i++) keys[i * PAGE] = k[head * dim + i];
-    std::memcpy(values, v + head * dim, dim * sizeof(float));
+    T *page = tokens.page<T>(segment, position);
+    T *keys = layer.keys(page, head) + slot, *values = layer.values(page, head) + slot * layer.padded;
+    for (int64_t i = 0; i < dim; i += 16) {
+        int64_t count = std::min<int64_t>(16, dim - i);
+        float key[16] = {}, value[16] = {};
+        T kept[16];
+        std::memcpy(key, k + head * dim + i, count * sizeof(float));
+        std::memcpy(value, v + head * dim + i, count * sizeof(float));
+        store(kept, load(key));
+        for (int64_t j = 0; j < count; j++) keys[(i + j) * PAGE] = kept[j];
+        store(values + i, load(value));
+    }
 }
 
 // Scores -> probabilities times their sum, in place; what is outside [low, high) becomes 0. The sum.
@@ -86,6 +108,7 @@ static float exponentials(float *scores, int64_t begin, int64_t end, int64_t low
 
 // Of up to TILE pairs of a token and a head that share keys: their rows of `out` (…, heads * head_dim).
 // room: at least TILE * (context rounded up to pages) + TILE * 64 floats
+template <typename T>
 static void attend_tile(const AttentionLayer &layer, const Tokens &tokens, const Segment &segment, int64_t kv_head,
                         int count, const int64_t *rows, const int64_t *heads, const float *q, int64_t q_step, float *out,
                         int64_t out_step, float *room, int64_t room_step) {
@@ -100,21 +123,18 @@ static void attend_tile(const AttentionLayer &layer, const Tokens &tokens, const
     }
     int64_t begin = lowest / PAGE * PAGE, end = (highest + PAGE - 1) / PAGE * PAGE;
     for (int64_t p = begin; p < end; p += PAGE)
-        float_rows<4>(count, at, layer.keys(tokens.page(segment, p), kv_head), PAGE, layer.head_dim, room + p,
-                      room_step, false);
+        float_product<T>(highest - p)(count, at, layer.keys(tokens.page<T>(segment, p), kv_head), PAGE, layer.head_dim,
+                                      room + p, room_step, false);
     float totals[TILE];
     for (int m = 0; m < count; m++)
         totals[m] = exponentials(room + m * room_step, begin, end, low[m], high[m], layer.scale);
     float *sums = room + TILE * room_step;
     for (int64_t chunk = 0; chunk < layer.padded; chunk += 64) {
         int64_t width = std::min<int64_t>(64, layer.padded - chunk);
-        auto product = width == 64   ? float_rows<4>
-                       : width == 48 ? float_rows<3>
-                       : width == 32 ? float_rows<2>
-                                     : float_rows<1>;
+        auto product = float_product<T>(width);
         for (int64_t p = begin; p < end; p += PAGE) {
             for (int m = 0; m < count; m++) at[m] = room + m * room_step + p;
-            product(count, at, layer.values(tokens.page(segment, p), kv_head) + chunk, layer.padded,
+            product(count, at, layer.values(tokens.page<T>(segment, p), kv_head) + chunk, layer.padded,
                     std::min(PAGE, highest - p), sums, 64, p > begin);
         }
         int64_t real = std::min(width, layer.head_dim - chunk);

@@ -58,8 +58,9 @@ static void apply(int64_t function, float *out, const float *x, int64_t n, float
 
 class Engine {
 public:
-    Engine(int threads, int64_t context)
-        : scratch_(threads),
+    // halves: whether keys and values are kept in 16 bits
+    Engine(int threads, int64_t context, bool halves)
+        : halves_(halves), scratch_(threads),
           threads_(
               threads, [this](size_t i) { return tasks(operations[i]); },
               [this](size_t i, int64_t task, int thread) { perform(operations[i], task, thread); }) {
@@ -81,13 +82,14 @@ public:
 
     bool make_pages(int64_t count) {
         pages_ = std::make_unique<Memory>(count * page_bytes());
-        return (tokens_.pool = static_cast<float *>(pages_->data())) != nullptr;
+        return (tokens_.pool = pages_->data()) != nullptr;
     }
 
-    int64_t page_bytes() const { return tokens_.page_size * 4; }
+    int64_t page_bytes() const { return tokens_.page_size * (halves_ ? sizeof(Half) : sizeof(float)); }
 
     void copy_page(int64_t from, int64_t to) {
-        std::memcpy(tokens_.pool + to * tokens_.page_size, tokens_.pool + from * tokens_.page_size, page_bytes());
+        auto *pool = static_cast<uint8_t *>(tokens_.pool);
+        std::memcpy(pool + to * page_bytes(), pool + from * page_bytes(), page_bytes());
     }
 
     // ids, positions, tables: of `count` tokens, those of one text together. selected: rows whose logits are wanted.
@@ -139,8 +141,8 @@ private:
 
     void perform(const Operation &o, int64_t task, int thread) {
         if (o.kind == LINEAR) return product(o, task, scratch_[thread]);
-        if (o.kind == ATTEND) return attend(o, task, scratch_[thread]);
-        if (o.kind == KEEP) return keep(o, task);
+        if (o.kind == ATTEND) return halves_ ? attend<Half>(o, task, scratch_[thread]) : attend<float>(o, task, scratch_[thread]);
+        if (o.kind == KEEP) return halves_ ? keep<Half>(o, task) : keep<float>(o, task);
         int64_t each = share(rows(o));
         for (int64_t row = task * each; row < std::min(rows(o), (task + 1) * each); row++) on_row(o, row);
     }
@@ -242,12 +244,19 @@ private:
         }
     }
 
+    template <typename T>
     void keep(const Operation &o, int64_t head) const {
         for (const Segment &s : tokens_.segments)
-            for (int64_t row = s.first; row < s.first + s.count; row++)
-                keep_key(layers_[o.number], tokens_, s, row, head, at(o.b, row), at(o.c, row));
+            if (!Tiles(layers_[o.number], s).alone()) keep_rows<T>(o, s, head);
     }
 
+    template <typename T>
+    void keep_rows(const Operation &o, const Segment &s, int64_t head) const {
+        for (int64_t row = s.first; row < s.first + s.count; row++)
+            keep_key<T>(layers_[o.number], tokens_, s, row, head, at(o.b, row), at(o.c, row));
+    }
+
+    template <typename T>
     void attend(const Operation &o, int64_t task, Scratch &own) const {
         const AttentionLayer &layer = layers_[o.number];
         for (const Segment &s : tokens_.segments) {
@@ -255,13 +264,15 @@ private:
             if (task < tiles.tasks) {
                 int64_t rows[TILE], heads[TILE], kv_head;
                 int count = tiles.pairs(layer, s, task, rows, heads, kv_head);
-                return attend_tile(layer, tokens_, s, kv_head, count, rows, heads, at(o.a, 0), step(o.a), at(o.out, 0),
+                if (tiles.alone()) keep_rows<T>(o, s, kv_head);
+                return attend_tile<T>(layer, tokens_, s, kv_head, count, rows, heads, at(o.a, 0), step(o.a), at(o.out, 0),
                                    step(o.out), own.room.data(), room_step_);
             }
             task -= tiles.tasks;
         }
     }
 
+    bool halves_;
     int64_t room_step_, rows_ = 0, selected_rows_ = 0;
     std::unique_ptr<Memory> pages_;
     Tokens tokens_{};
@@ -274,7 +285,7 @@ private:
 
 extern "C" {
 
-void *engine_new(int64_t threads, int64_t context) { return new Engine(int(threads), context); }
+void *engine_new(int64_t threads, int64_t context, int64_t halves) { return new Engine(int(threads), context, halves); }
 
 void engine_delete(Engine *engine) { delete engine; }
 
@@ -289,7 +300,7 @@ int64_t engine_matrix(Engine *engine, int64_t bits, int64_t n, int64_t k, const 
     else if (bits == 8)
         matrix->pack(static_cast<const int8_t *>(values), static_cast<const float *>(scales));
     else
-        matrix->pack(static_cast<const uint8_t *>(values), static_cast<const uint16_t *>(scales), zeros);
+        matrix->pack(static_cast<const uint8_t *>(values), static_cast<const Half *>(scales), zeros);
     engine->matrices.push_back(std::move(matrix));
     return int64_t(engine->matrices.size()) - 1;
 }

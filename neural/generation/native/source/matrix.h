@@ -84,7 +84,7 @@ struct Matrix {
     }
 
     // values (n, k / 2), the even input in the low half; scales (n, k / 32) in half precision; zero points of that shape, if any
-    void pack(const uint8_t *values, const uint16_t *group_scales, const uint8_t *group_zeros) {
+    void pack(const uint8_t *values, const Half *group_scales, const uint8_t *group_zeros) {
         std::memset(data, 0, panels() * panel_bytes);
         for (int64_t row = 0; row < n; row++) {
             for (int64_t i = 0; i < k; i++) {
@@ -107,8 +107,8 @@ struct Matrix {
             for (int64_t i = 0; i < k; i++) out[i] = (int(*byte8(index, i)) - 128) * scales[index];
         } else {
             for (int64_t g = 0; g < groups; g++) {
-                uint16_t sixteen[16] = {*scale4(index, g)};
-                float scale = load_halves(sixteen)[0], zero = zeros ? *zero4(index, g) / 16.0f : 8.0f;
+                Half sixteen[16] = {*scale4(index, g)};
+                float scale = load(sixteen)[0], zero = zeros ? *zero4(index, g) / 16.0f : 8.0f;
                 for (int64_t i = g * group; i < std::min(k, (g + 1) * group); i++)
                     out[i] = ((*byte4(index, i) >> (i / 4 % 2 * 4) & 15) - zero) * scale;
             }
@@ -123,8 +123,8 @@ private:
     uint8_t *byte4(int64_t row, int64_t i) const {
         return block4(row, i / 32) + i % 32 / 8 * 256 + row % PANEL * 4 + i % 4;
     }
-    uint16_t *scale4(int64_t row, int64_t g) const {
-        return reinterpret_cast<uint16_t *>(block4(row, g) + 16 * PANEL) + row % PANEL;
+    Half *scale4(int64_t row, int64_t g) const {
+        return reinterpret_cast<Half *>(block4(row, g) + 16 * PANEL) + row % PANEL;
     }
     uint8_t *zero4(int64_t row, int64_t g) const { return block4(row, g) + 18 * PANEL + row % 16 * 4 + row % PANEL / 16; }
 };

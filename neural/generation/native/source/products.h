@@ -11,9 +11,9 @@ static inline void ask_for(const void *weights) {
     __builtin_prefetch(static_cast<const char *>(weights) + 6144, 0, 2);
 }
 
-// out (M, 16 V) = rows (M, k) . weights (k, 16 V), or is added to it
-template <int M, int V>
-static void float_tile(const float *const *rows, const float *weights, int64_t step, int64_t k, float *out,
+// out (M, 16 V) = rows (M, k) . weights (k, 16 V), or is added to it; weights: floats or halves
+template <int M, int V, typename T>
+static void float_tile(const float *const *rows, const T *weights, int64_t step, int64_t k, float *out,
                        int64_t out_step, bool add) {
     f32x16 sums[M][V] = {};
     if (add)
@@ -22,7 +22,7 @@ static void float_tile(const float *const *rows, const float *weights, int64_t s
     for (int64_t i = 0; i < k; i++, weights += step) {
         f32x16 w[V];
         for (int v = 0; v < V; v++) w[v] = load(weights + 16 * v);
-        for (int v = 0; v < V; v++) ask_for(weights + 16 * v);
+        for (int v = 0; v < V; v += 4 / sizeof(T)) ask_for(weights + 16 * v);
         for (int m = 0; m < M; m++)
             for (int v = 0; v < V; v++) sums[m][v] += rows[m][i] * w[v];
     }
@@ -30,17 +30,23 @@ static void float_tile(const float *const *rows, const float *weights, int64_t s
         for (int v = 0; v < V; v++) store(out + m * out_step + 16 * v, sums[m][v]);
 }
 
-template <int V>
-static void float_rows(int m, const float *const *rows, const float *weights, int64_t step, int64_t k, float *out,
+template <int V, typename T>
+static void float_rows(int m, const float *const *rows, const T *weights, int64_t step, int64_t k, float *out,
                        int64_t out_step, bool add) {
     switch (m) {
-        case 1: return float_tile<1, V>(rows, weights, step, k, out, out_step, add);
-        case 2: return float_tile<2, V>(rows, weights, step, k, out, out_step, add);
-        case 3: return float_tile<3, V>(rows, weights, step, k, out, out_step, add);
-        case 4: return float_tile<4, V>(rows, weights, step, k, out, out_step, add);
-        case 5: return float_tile<5, V>(rows, weights, step, k, out, out_step, add);
-        default: return float_tile<6, V>(rows, weights, step, k, out, out_step, add);
+        case 1: return float_tile<1, V, T>(rows, weights, step, k, out, out_step, add);
+        case 2: return float_tile<2, V, T>(rows, weights, step, k, out, out_step, add);
+        case 3: return float_tile<3, V, T>(rows, weights, step, k, out, out_step, add);
+        case 4: return float_tile<4, V, T>(rows, weights, step, k, out, out_step, add);
+        case 5: return float_tile<5, V, T>(rows, weights, step, k, out, out_step, add);
+        default: return float_tile<6, V, T>(rows, weights, step, k, out, out_step, add);
     }
+}
+
+// float_rows of so many columns, a multiple of 16 up to 64
+template <typename T>
+static auto float_product(int64_t columns) {
+    return columns > 48 ? float_rows<4, T> : columns > 32 ? float_rows<3, T> : columns > 16 ? float_rows<2, T> : float_rows<1, T>;
 }
 
 // Rows as integers: each group of inputs by a scale of its own
@@ -120,7 +126,7 @@ static void integer_tile(const Integers &x, int64_t groups, int64_t row, const u
                 }
             i32x16 zeros = ZEROS ? (i32x16)load_bytes(block + 18 * PANEL) : i32x16{};
             for (int v = 0; v < 4; v++) {
-                f32x16 scale = load_halves(reinterpret_cast<const uint16_t *>(block + 16 * PANEL) + 16 * v);
+                f32x16 scale = load(reinterpret_cast<const Half *>(block + 16 * PANEL) + 16 * v);
                 f32x16 zero = ZEROS ? to_floats(zeros >> (8 * v) & 255) : f32x16{};
                 for (int m = 0; m < M; m++) {
                     f32x16 total = to_floats(acc[m][v]);

@@ -55,19 +55,51 @@ static inline i32x16 dot4(i32x16 acc, u8x64 a, int32_t b) {
 #endif
 }
 
-static inline f32x16 load_halves(const uint16_t *p) {
+// Numbers of 16 bits (IEEE 754 binary16), of which the machine may know no more than how to store them
+typedef uint16_t Half;
+
+static inline f32x16 load(const Half *p) {
+    f32x16 v;
 #if defined(__AVX512F__)
     __m256i bits;
     std::memcpy(&bits, p, sizeof bits);
-    return (f32x16)_mm512_cvtph_ps(bits);
+    v = (f32x16)_mm512_cvtph_ps(bits);
+#elif defined(__F16C__)
+    __m128i bits[2];
+    std::memcpy(bits, p, sizeof bits);
+    __m256 halves[2] = {_mm256_cvtph_ps(bits[0]), _mm256_cvtph_ps(bits[1])};
+    std::memcpy(&v, halves, sizeof v);
 #else
-    f32x16 v;
-    for (int i = 0; i < 16; i++) {  // of scales, which are normal numbers, subnormal ones, or 0
+    for (int i = 0; i < 16; i++) {
         uint32_t h = p[i], exponent = (h >> 10) & 31, fraction = h & 1023;
-        float size = exponent ? std::ldexp(float(1024 + fraction), int(exponent) - 25) : std::ldexp(float(fraction), -24);
+        float size = exponent == 31 ? NAN : std::ldexp(float((exponent ? 1024 : 0) + fraction), int(exponent ? exponent : 1) - 25);
         v[i] = (h >> 15) ? -size : size;
     }
+#endif
     return v;
+}
+
+// To the nearest, and where a number is too large to the largest
+static inline void store(Half *p, f32x16 v) {
+    f32x16 most = f32x16{} + 65504.0f;
+    v = v > most ? most : v < -most ? -most : v;
+#if defined(__AVX512F__)
+    __m256i bits = _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
+    std::memcpy(p, &bits, sizeof bits);
+#elif defined(__F16C__)
+    __m256 halves[2];
+    std::memcpy(halves, &v, sizeof v);
+    __m128i bits[2] = {_mm256_cvtps_ph(halves[0], 0), _mm256_cvtps_ph(halves[1], 0)};
+    std::memcpy(p, bits, sizeof bits);
+#else
+    for (int i = 0; i < 16; i++) {
+        float x = v[i], size = std::fabs(x);
+        uint32_t bits, sign = std::signbit(x) ? 1 << 15 : 0;
+        std::memcpy(&bits, &size, sizeof bits);
+        bits += 0xfff + (bits >> 13 & 1);
+        uint32_t normal = (bits >> 13) - (112 << 10), small = uint32_t(std::nearbyint(size * 16777216.0f));
+        p[i] = Half(sign | (x != x ? 0x7e00 : size < 6.103515625e-5f ? small : normal));
+    }
 #endif
 }
 
