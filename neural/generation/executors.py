@@ -104,14 +104,14 @@ def _missing(packages: tuple[str, ...], extra: str, found: Trained, width: str |
     return Diagnostic("N967", title, hint=f"pip install 'neural-dsl[{extra}]', or choose another --engine")
 
 
-KINDS = {  # `auto` takes the first without an obstacle: on a CPU after PyTorch those that take seconds to open a model
+KINDS = {  # `auto` takes the first without an obstacle: after PyTorch those that take seconds to open a model
     "native": Kind(_open_native, _native_obstacle, _prepare_native),
     "torch": Kind(_open_torch, _torch_obstacle),
     "openvino": Kind(_open_openvino, partial(_missing, ("openvino", "onnx_ir"), "openvino")),
     "onnxruntime": Kind(_open_onnxruntime, partial(_missing, ("onnxruntime", "onnx_ir"), "onnx")),
     "compiled": Kind(_open_compiled, _compiled_obstacle),
 }
-ON_GPU = ("compiled", "torch")
+ON_GPU = ("torch", *KINDS)  # not "compiled" as long as nobody has seen its CUDA graphs run
 
 
 class Chosen(NamedTuple):

@@ -13,14 +13,14 @@ from jax import Array
 from neural.backends.module import load_module
 from neural.compiler import Program
 from neural.interop.jax_weights import load, places, read
-from neural.verification.job import steps_of_training
+from neural.verification.job import steps_of_training, without_accumulation
 
 
 class Peer:
     """See neural.verification.peer."""
 
     def __init__(self, program: Program, weights: Mapping[str, np.ndarray]) -> None:
-        self._program = program
+        self._program = program = without_accumulation(program)
         self._module = load_module(program.source("jax"), program.name)
         self._start = weights
         self._model = getattr(self._module, program.name)(rngs=nnx.Rngs(0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from neural.graph.graph import weights as weights_of
 from neural.graph.ids import embedding
 from neural.graph.passes import optimize
 from neural.graph.settings import Settings
-from neural.interop.tensor_files import read_tensors, write_file
 from neural.layers.effects import RealTokens
 from neural.layers.masks import CausalMask, PaddingMask
 from neural.layers.values import Value
@@ -38,15 +37,17 @@ class Job:
     mask: np.ndarray | None
 
     def save(self, folder: Path) -> None:
-        write_file(self.weights, folder / "weights.safetensors")
+        (folder / "weights").mkdir()
+        for name, array in self.weights.items():
+            np.save(folder / "weights" / name, array)
         batch = {f"input{i}": array for i, array in enumerate(self.inputs)}
         given = {"targets": self.targets, "mask": self.mask}
         np.savez(folder / "batch.npz", **batch, **{n: a for n, a in given.items() if a is not None})
 
     @classmethod
     def open(cls, folder: Path) -> Job:
-        """The weights stay in the file, from which they are read as they are asked for."""
-        weights = read_tensors(folder / "weights.safetensors")
+        """The weights stay in their files, from which they are read as they are asked for."""
+        weights = {path.stem: np.load(path, mmap_mode="r") for path in sorted((folder / "weights").iterdir())}
         with np.load(folder / "batch.npz") as batch:
             inputs = [batch[f"input{i}"] for i in range(sum(n.startswith("input") for n in batch.files))]
             targets, mask = (batch[n] if n in batch.files else None for n in ("targets", "mask"))
@@ -76,6 +77,12 @@ def make_job(program: Program, weights: Mapping[str, np.ndarray] | None, seed: i
 def tokens_to_decode(program: Program) -> int:
     """As many as the context leaves beside the prompt, and no more than DECODED."""
     return min(DECODED, program.context - PROMPT)
+
+
+def without_accumulation(program: Program) -> Program:
+    """A batch that is accumulated with itself is the same batch."""
+    train = replace(program.settings.train, gradient_accumulation=1)
+    return replace(program, graph=replace(program.graph, settings=replace(program.settings, train=train)))
 
 
 def steps_of_training(settings: Settings, n: int) -> int:

@@ -18,7 +18,7 @@ from neural.backends.keras_training import needs_steps
 from neural.backends.module import load_module
 from neural.compiler import Program
 from neural.interop.keras_weights import load, place
-from neural.verification.job import steps_of_training
+from neural.verification.job import steps_of_training, without_accumulation
 
 
 class Peer:
@@ -27,7 +27,7 @@ class Peer:
     def __init__(self, program: Program, weights: Mapping[str, np.ndarray]) -> None:
         if keras.backend.backend() != "tensorflow":
             raise RuntimeError(f"Keras runs on {keras.backend.backend()} here: start with KERAS_BACKEND=tensorflow")
-        self._program = program
+        self._program = without_accumulation(program)
         self._module = load_module(self._program.source("tensorflow"), program.name)
         self._weights = weights
         self._make()
@@ -83,7 +83,10 @@ class Peer:
             if isinstance(layer, keras.layers.Dropout):
                 layer.rate = 0.0
         batch = self._structured(inputs)
-        return [float(model.train_on_batch(batch, targets, return_dict=True)["loss"]) for _ in range(n)]
+        losses = [float(model.train_on_batch(batch, targets, return_dict=True)["loss"]) for _ in range(n)]
+        del model
+        self._make()
+        return losses
 
     def _structured(self, inputs: list[np.ndarray]) -> Any:
         names = [v.name for v in self._program.graph.block.inputs]

@@ -9,7 +9,6 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,15 +49,9 @@ def _of_tokens(output: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return output * mask.reshape(*mask.shape, *(1 for _ in output.shape[2:])) if per_token else output
 
 
-def _without_accumulation(program: Program) -> Program:
-    """A batch that is accumulated with itself is the same batch."""
-    train = replace(program.settings.train, gradient_accumulation=1)
-    return replace(program, graph=replace(program.graph, settings=replace(program.settings, train=train)))
-
-
 def main(name: str, folder: Path) -> None:
     try:
-        program = _without_accumulation(load(folder / "program.neural"))
+        program = load(folder / "program.neural")
         job = Job.open(folder)
         peer = BACKENDS[name].open(program, job.weights)
         for check, arrays in answers(peer, job, program, tell=lambda check: print(check, flush=True)):

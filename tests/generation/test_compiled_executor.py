@@ -59,12 +59,14 @@ def test_a_compiler_that_fails_is_told_and_steps_are_as_they_were(
     assert said == ["not compiled: RuntimeError: no linker"]
 
 
-def test_a_gpu_is_compiled_for_where_that_can_be(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_runs_pytorch_and_integers_run_on_the_cpu(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [choose_executor(trained, width=width).name for width in (None, "int8")] == ["torch", "native"]
+
+
+def test_what_cannot_be_compiled_is_refused(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executors, "choose_device", lambda _: torch.device("cpu"))
-    for missing, name in ((None, "compiled"), ("there is no Triton", "torch")):
-        monkeypatch.setattr(executors, "lacking", lambda _, missing=missing: missing)
-        assert choose_executor(trained).name == name
+    monkeypatch.setattr(executors, "lacking", lambda _: "there is no Triton")
     with pytest.raises(NeuralError, match="N974: the engine compiled cannot compile here: there is no Triton"):
         choose_executor(trained, "compiled")
     with pytest.raises(NeuralError, match="N968: the engine compiled does not quantise to int4"):

@@ -118,8 +118,8 @@ def test_a_step_is_replayed_as_it_was_carried_out(make_run, monkeypatch, executi
     """To the bit, which a step of finite numbers shows, here stopped all the same: dropout of compiled code draws other
     numbers, and a loss that is scaled rounds otherwise.
     """
-    if "compile" in execution and compiling._lacking(torch.device("cpu")):
-        pytest.skip(compiling._lacking(torch.device("cpu")))
+    if "compile" in execution and compiling.lacking(torch.device("cpu")):
+        pytest.skip(compiling.lacking(torch.device("cpu")))
     run = make_run(execution=execution)
     train(run, stop_at=6)
     with monkeypatch.context() as patched:
