@@ -55,7 +55,8 @@ def main(name: str, folder: Path) -> None:
         job = Job.open(folder)
         peer = BACKENDS[name].open(program, job.weights)
         for check, arrays in answers(peer, job, program, tell=lambda check: print(check, flush=True)):
-            np.savez(answer_file(folder, name, check), **arrays)
+            np.savez(folder / "part.npz", **arrays)
+            (folder / "part.npz").replace(answer_file(folder, name, check))  # whole, whatever ends this process
             arrays.clear()  # the generator holds them, too
     except Exception as error:
         told = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
