@@ -28,7 +28,11 @@ NetworkName = Annotated[
 Strict = Annotated[bool, typer.Option("--strict", help="Take no shorthand: its notes become errors.")]
 EngineName = Annotated[
     str,
-    typer.Option("--engine", help="What runs the model: torch, compiled, or auto, the fastest here.", metavar="NAME"),
+    typer.Option(
+        "--engine",
+        help="What runs the model: native, torch, openvino, onnxruntime, compiled, or auto, the fastest here.",
+        metavar="NAME",
+    ),
 ]
 Quantize = Annotated[
     str | None,

@@ -133,5 +133,5 @@ def _manner(options: SamplingOptions) -> SamplingOptions:
 
 
 def _drawn(logits: Tensor, manners: list[SamplingOptions], generators: list[np.random.Generator]) -> list[int]:
-    pairs = zip(manners, generators, strict=True)
-    return [int(sample(logits[i : i + 1], manner, [generator])) for i, (manner, generator) in enumerate(pairs)]
+    rows = zip(logits.float().cpu().numpy(), manners, generators, strict=True)
+    return [int(sample(row[None], manner, [generator])[0]) for row, manner, generator in rows]

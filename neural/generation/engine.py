@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from neural.diagnostics.diagnostic import NeuralError, fail
 from neural.generation.drafting import Drafter, LookUp
 from neural.generation.executor import Executor
+from neural.generation.filters import exponentials, largest
 from neural.generation.options import SamplingOptions
 from neural.generation.request import Event, FinishReason, Logprobs, Request
 from neural.generation.row import Row
@@ -106,8 +108,7 @@ class Engine:
         logits = self._decode(guesses)  # (B, T, V)
         firsts = list(self._read())  # of the rows that have just joined
         if self._writing:
-            with _one_thread():
-                events += self._extend(guesses, logits, firsts)
+            events += self._extend(guesses, logits, firsts)
         ended = {event.handle for event in events if event.last}
         for index in reversed(range(len(self._writing))):
             row = self._writing[index]
@@ -129,7 +130,7 @@ class Engine:
                 return
             self._executor.reserve(rows, longest)
             row = self._queue.popleft()
-            row.start(self._vocab_size, self._executor.device)
+            row.start(self._vocab_size)
             self._reading.append(row)
 
     def _need(self, request: Request) -> int:
@@ -183,8 +184,10 @@ class Engine:
     def _extend(self, guesses: list[list[int]], logits: Tensor | None, firsts: list[Tensor]) -> list[Event]:
         """Draw the next token of every row; where that is what was guessed, the one after it too, and so on."""
         guesses = [*guesses, *[[] for _ in firsts]]
-        first = [] if logits is None else [logits[:, 0]]
-        events = self._draw(self._writing, torch.cat([*first, *(row[None] for row in firsts)]))
+        numbers = None if logits is None else _numbers(logits)
+        first = [] if numbers is None else [numbers[:, 0]]
+        first += [_numbers(row)[None] for row in firsts]
+        events = self._draw(self._writing, first[0] if len(first) == 1 else np.concatenate(first))
         stay = [1] * (len(guesses) - len(firsts)) + [0] * len(firsts)
         latest = events
         for place in range(max(map(len, guesses))):
@@ -196,14 +199,14 @@ class Engine:
             ]
             if not right:
                 break
-            latest = self._draw([self._writing[i] for i in right], logits[right, place + 1])
+            latest = self._draw([self._writing[i] for i in right], numbers[right, place + 1])
             events = [*events, *latest]
             for i in right:
                 stay[i] += 1
         self._executor.commit(stay)
         return events
 
-    def _draw(self, rows: list[Row], logits: Tensor) -> list[Event]:
+    def _draw(self, rows: list[Row], logits: np.ndarray) -> list[Event]:
         """The next token of each row, of logits (B, V); the events in the order of the rows."""
         manners: dict[SamplingOptions, list[int]] = {}
         for index, row in enumerate(rows):
@@ -214,7 +217,7 @@ class Engine:
             drawn |= zip(indices, _sampled([rows[i] for i in indices], of_group), strict=True)
         return [self._event(row, drawn[i], logits[i]) for i, row in enumerate(rows)]
 
-    def _event(self, row: Row, drawn: int | NeuralError, logits: Tensor) -> Event:
+    def _event(self, row: Row, drawn: int | NeuralError, logits: np.ndarray) -> Event:
         if isinstance(drawn, NeuralError):
             return Event(row.handle, None, error=drawn)
         wanted = row.request.logprobs
@@ -253,7 +256,7 @@ class Engine:
             )
 
 
-def _sampled(rows: list[Row], logits: Tensor) -> list[int | NeuralError]:
+def _sampled(rows: list[Row], logits: np.ndarray) -> list[int | NeuralError]:
     """Ids of rows of one manner. Where a row has no token left to draw, its mistake, and the others go on."""
     try:
         return sample(logits, rows[0].manner, [row.generator for row in rows], Row.past(rows)).tolist()
@@ -263,20 +266,13 @@ def _sampled(rows: list[Row], logits: Tensor) -> list[int | NeuralError]:
         return [_sampled([row], logits[i : i + 1])[0] for i, row in enumerate(rows)]
 
 
-def _logprobs(logits: Tensor, token: int, count: int) -> Logprobs:
-    logarithms = logits.float().log_softmax(dim=-1)
-    top = logarithms.topk(min(count, len(logarithms)))
-    return Logprobs(logarithms[token].item(), tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
+def _logprobs(logits: np.ndarray, token: int, count: int) -> Logprobs:
+    """Of logits (V,)."""
+    peak = logits.max()
+    logarithms = logits - (peak + math.log(exponentials(logits[None]).sum()))
+    top = largest(logits, count)
+    return Logprobs(logarithms[token].item(), tuple(zip(top.tolist(), logarithms[top].tolist(), strict=True)))
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """PyTorch on one thread: rows of logits are short work, and its other threads would go on spinning afterwards, on
-    the cores that the executor needs for the next step.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _numbers(logits: Tensor) -> np.ndarray:
+    return logits.float().cpu().numpy()

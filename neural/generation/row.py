@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from neural.generation.constraint import Progress
 from neural.generation.filters import completing
@@ -37,8 +35,8 @@ class Row:
         self.first, self.read = 0, 0
         self.manner = replace(request.options, seed=0)  # rows of one manner are sampled together
         self.generator = row_generator(request.options.seed, request.sample)
-        self._seen: Tensor | None = None  # (V,)
-        self._counts: Tensor | None = None
+        self._seen: np.ndarray | None = None  # bool (V,)
+        self._counts: np.ndarray | None = None  # float32 (V,)
         self._progress: Progress | None = None
 
     @property
@@ -53,13 +51,13 @@ class Row:
         """Begin the window anew with the newest tokens, which are then to be read."""
         self.first, self.read = len(self.ids) - kept_tokens(context), 0
 
-    def start(self, vocab_size: int, device: torch.device) -> None:
+    def start(self, vocab_size: int) -> None:
         """Set up what the penalties and the constraint need."""
         if self.manner.repetition_penalty != 1:
-            self._seen = torch.zeros(vocab_size, dtype=torch.bool, device=device)
+            self._seen = np.zeros(vocab_size, bool)
             self._seen[self.ids] = True
         if self.manner.frequency_penalty or self.manner.presence_penalty:
-            self._counts = torch.zeros(vocab_size, device=device)
+            self._counts = np.zeros(vocab_size, np.float32)
         if self.request.constraint is not None:
             self._progress = self.request.constraint.begin()
 
@@ -88,15 +86,11 @@ class Row:
         """What sampling needs to know of rows of one manner."""
         banned = [row.banned() for row in rows]
         return Past(
-            seen=_stacked([row._seen for row in rows]),
-            counts=_stacked([row._counts for row in rows]),
+            seen=None if rows[0]._seen is None else [row._seen for row in rows],
+            counts=None if rows[0]._counts is None else [row._counts for row in rows],
             banned=banned if any(banned) else None,
             permitted=_permitted(rows),
         )
-
-
-def _stacked(parts: list[Tensor | None]) -> Tensor | None:
-    return None if parts[0] is None else torch.stack(parts)
 
 
 def _permitted(rows: list[Row]) -> np.ndarray | None:

@@ -93,10 +93,11 @@ def test_two_models_agree_as_often_as_the_bound_says(model: nn.Module, distance:
     with torch.no_grad():
         large, small = (m(prompt)[:, -1] / 4 for m in (model, near(model, distance)))
     apart = (large.softmax(-1) - small.softmax(-1)).abs().sum().item() / 2
+    large, small = large.numpy(), small.numpy()
     same = 0
     for seed in range(draws):
         drawn = (sample(logits, SamplingOptions(), [row_generator(seed, 0)]) for logits in (large, small))
-        same += len({int(token) for token in drawn}) == 1
+        same += len({token.item() for token in drawn}) == 1
     bound = (1 - apart) / (1 + apart)
     assert 0.01 < apart < 0.99
     assert same / draws > bound - 4 * (bound * (1 - bound) / draws) ** 0.5

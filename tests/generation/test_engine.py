@@ -75,11 +75,11 @@ def write(model: nn.Module, options: SamplingOptions, steps: int, *, prompt=PROM
 def recompute(model: nn.Module, request: Request) -> list[int]:
     """The ids of a request, each from a whole pass over the window, without a cache."""
     row = Row(0, request)
-    row.start(VOCAB_SIZE, torch.device("cpu"))
+    row.start(VOCAB_SIZE)
     finish = None
     while finish is None:
         window = torch.tensor([row.window])
-        token = sample(model(window)[:, -1], row.manner, [row.generator], Row.past([row])).item()
+        token = sample(model(window)[:, -1].numpy(), row.manner, [row.generator], Row.past([row])).item()
         finish = row.push(token)
         if len(row.window) > CONTEXT:
             row.slide(CONTEXT)
