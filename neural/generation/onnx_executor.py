@@ -18,6 +18,8 @@ from neural.graph.passes import optimize
 from neural.quantization.quantize import round_all
 from neural.training.trained import Trained
 
+GIVEN = ("input_ids", "attention_mask", "position_ids", "logits_to_keep")  # of which a model takes what it needs
+
 
 class Session(Protocol):
     """A causal network, and the keys and values of a batch of texts.
@@ -27,9 +29,10 @@ class Session(Protocol):
 
     past: list[np.ndarray]
 
-    def run(self, ids: np.ndarray, mask: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    def run(self, ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, kept: int) -> np.ndarray:
         """Read ids (B, T), int64 as are mask (B, S + T) and positions (B, T), and add them to the past: the logits
-        (B, T, V) float32. Where the past is of no rows, these are its first.
+        (B, kept or T, V) float32, those of the last `kept` tokens at least. Where the past is of no rows, these are its
+        first.
         """
 
 
@@ -75,7 +78,7 @@ class OnnxExecutor:
     def read(self, ids: Sequence[int]) -> None:
         known, end = len(self._prompt_ids), len(self._prompt_ids) + len(ids)
         try:
-            logits = self._prompt.run(np.array([ids]), np.ones((1, end), np.int64), np.arange(known, end)[None])
+            logits = self._prompt.run(np.array([ids]), np.ones((1, end), np.int64), np.arange(known, end)[None], 1)
         except BaseException:
             self._prompt.past, self._prompt_ids, self._prompt_logits = self._empty, [], None
             raise
@@ -94,7 +97,7 @@ class OnnxExecutor:
         lengths, width = np.array(self._lengths)[:, None], len(ids[0])
         slots = int(lengths.max())
         mask = np.arange(slots + width) >= slots - lengths
-        logits = self._batch.run(np.array(ids), mask.astype(np.int64), lengths + np.arange(width))
+        logits = self._batch.run(np.array(ids), mask.astype(np.int64), lengths + np.arange(width), width)
         self._written = width
         return torch.from_numpy(logits)[..., : self.vocab_size]
 
@@ -159,6 +162,6 @@ def open_onnx(
     """
     network = optimize(found.program.graph)
     quantized = found.quantized or (round_all(network.block, found.weights, width) if width else {})
-    model = emit(network, found.weights, quantized)
+    model = emit(network, found.weights, quantized, logits_to_keep=True)
     context, vocab_size = found.program.context, found.tokenizer.vocab_size
     return OnnxExecutor(sessions(model), limits, context=context, vocab_size=vocab_size)

@@ -14,6 +14,7 @@ from openvino._offline_transformations import apply_make_stateful_transformation
 
 from neural.backends.onnx import write
 from neural.backends.onnx.quantization import from_blocks
+from neural.generation.onnx_executor import GIVEN
 
 # float32 as everywhere else: by itself it would keep keys and values in 8 bits
 PRECISION = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
@@ -46,9 +47,9 @@ class OpenvinoSession:
         for state, array in zip(self._states, arrays, strict=True):
             state.state = openvino.Tensor(np.ascontiguousarray(array))
 
-    def run(self, ids: np.ndarray, mask: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    def run(self, ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, kept: int) -> np.ndarray:
         self._rows = len(ids)
-        given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        given = dict(zip(GIVEN, (ids, mask, positions, np.array([kept])), strict=True))
         given["beam_idx"] = np.arange(len(ids), dtype=np.int32)
         self._request.infer({name: array for name, array in given.items() if name in self._takes})
         return self._request.get_tensor(self._logits).data

@@ -195,3 +195,22 @@ def test_an_input_may_have_any_name() -> None:
     assert [i.name for i in model.graph.inputs] == ["logits", "output", "attention_mask"]
     assert [o.name for o in model.graph.outputs] == ["logits_"]
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
+
+
+@pytest.mark.parametrize("to", [None, "int8"])
+def test_logits_of_the_last_tokens(to: str | None) -> None:
+    """The input is there for who asks, and what is read is the rest of the model's answer."""
+    graph = network()
+    own = initial_weights(graph, 0, np.float32)
+    quantized = round_all(graph.block, own, to) if to else {}
+    whole, cut = (emit(graph, own, quantized, logits_to_keep=keep) for keep in (False, True))
+    assert {i.name for i in cut.graph.inputs} - {i.name for i in whole.graph.inputs} == {"logits_to_keep"}
+    expected = Driver(session(whole), 1).read(IDS)
+    runner = session(cut)
+    feeds = {"input_ids": IDS, "attention_mask": np.ones_like(IDS), "position_ids": np.arange(IDS.shape[1])[None]}
+    for given in runner.get_inputs():
+        if given.name.startswith("past"):
+            feeds[given.name] = np.zeros((1, given.shape[1], 0, given.shape[3]), np.float32)
+    for kept in (1, 3, IDS.shape[1]):
+        (logits,) = runner.run(["logits"], feeds | {"logits_to_keep": np.array([kept])})
+        np.testing.assert_allclose(logits, expected[:, -kept:], rtol=1e-5, atol=1e-5)

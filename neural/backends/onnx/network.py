@@ -19,36 +19,48 @@ import onnx_ir as ir
 
 from neural.backends.onnx.graph import BOOL, FLOAT, INT64, IR_VERSION, GraphBuilder
 from neural.graph.graph import Block, Network, Node, count_parameters
+from neural.graph.head import head
 from neural.layers.effects import Cache, Positions, RealTokens
 from neural.layers.layer import Effect
 from neural.layers.masks import CausalMask, PaddingMask
 from neural.layers.values import Shape
 from neural.quantization.matrix import QuantizedMatrix
 
-BATCH, LENGTH, PAST = "batch_size", "sequence_length", "past_sequence_length"
+BATCH, LENGTH, PAST, KEPT = "batch_size", "sequence_length", "past_sequence_length", "logits_to_keep"
 TOTAL = f"{PAST} + {LENGTH}"
 TYPES = {"float32": FLOAT, "int64": INT64, "bool": BOOL}
 
 
 def emit(
-    network: Network, weights: Mapping[str, np.ndarray], quantized: Mapping[str, QuantizedMatrix] = MappingProxyType({})
+    network: Network,
+    weights: Mapping[str, np.ndarray],
+    quantized: Mapping[str, QuantizedMatrix] = MappingProxyType({}),
+    *,
+    logits_to_keep: bool = False,
 ) -> ir.Model:
     """The model, in evaluation mode.
 
     network: after `optimize`. weights: by the names of `graph.weights(network.block)`. quantized: those of them that
     are stored as integers, for onnxruntime; one that its operators cannot read is stored as float32. The others are
-    all that is read of `weights`.
+    all that is read of `weights`. logits_to_keep: of a causal network, with an input of that name, int64 (1,): logits
+    are given of so many of the last tokens, or of all where the network has no `head`. A prompt needs those of one,
+    and exports of others have no such input.
     """
-    return Writer(network, weights, quantized).model()
+    return Writer(network, weights, quantized, logits_to_keep).model()
 
 
 class Writer:
     """The flat walk over a network's blocks."""
 
     def __init__(
-        self, network: Network, weights: Mapping[str, np.ndarray], quantized: Mapping[str, QuantizedMatrix]
+        self,
+        network: Network,
+        weights: Mapping[str, np.ndarray],
+        quantized: Mapping[str, QuantizedMatrix],
+        logits_to_keep: bool,
     ) -> None:
         self.network = network
+        self.cut = head(network) if logits_to_keep else None  # the node that reads the last tokens only
         self.graph = GraphBuilder(weights, quantized)
         self.inputs: list[ir.Value] = []
         self.presents: list[ir.Value] = []
@@ -93,7 +105,8 @@ class Writer:
         if value.producer() is None or value in self.presents:
             value = self.graph.op(network.name, "Identity", value)
         value.name = self._free("logits" if network.activation or network.cached else "output")
-        value.shape = ir.Shape(_axes(network.block.value(network.block.outputs[0]).shape))
+        axes = _axes(network.block.value(network.block.outputs[0]).shape)
+        value.shape = ir.Shape([KEPT if self.cut and axis == LENGTH else axis for axis in axes])
         value.type = ir.TensorType(FLOAT)
         return value
 
@@ -151,10 +164,17 @@ class Writer:
         return values[block.outputs[0]]
 
     def _node(self, node: Node, given: tuple, shapes: tuple[Shape, ...], path: str, scope: str) -> Any:
+        if node is self.cut:
+            given = (self._last_tokens(scope, given[0]),)
         if isinstance(node.layer, Block):
             inner = dict(zip((v.name for v in node.layer.inputs), given, strict=True))
             return self._block(node.layer, inner, f"{path}.", f"{scope}/")
         return node.layer.onnx(Site(self, scope, f"{path}.", given, shapes))
+
+    def _last_tokens(self, scope: str, x: ir.Value) -> ir.Value:
+        begin = self.graph.op(scope, "Neg", self._input(KEPT, [1], INT64))
+        end, axis = self.graph.constant([2**63 - 1], "int64"), self.graph.constant([1], "int64")
+        return self.graph.op(scope, "Slice", x, begin, end, axis)
 
 
 def _axes(shape: Shape) -> list[int | str]:
