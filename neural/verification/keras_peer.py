@@ -84,8 +84,7 @@ class Peer:
                 layer.rate = 0.0
         batch = self._structured(inputs)
         losses = [float(model.train_on_batch(batch, targets, return_dict=True)["loss"]) for _ in range(n)]
-        del model
-        self._make()
+        load(model, self._weights)
         return losses
 
     def _structured(self, inputs: list[np.ndarray]) -> Any:

@@ -22,7 +22,8 @@ def answers(
     peer: Peer, job: Job, program: Program, tell: Callable[[str], object] = lambda check: None
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Everything that the peer can say of the job: each check with its answers, by "check" or "gradients/weight". They
-    are to be let go before the next is asked for: gradients take as much memory as weights. tell: is given each check.
+    are to be let go before the next is asked for: gradients take as much memory as weights. Steps take the most, and
+    come before the cache, whose compiled step keeps a model of TensorFlow alive. tell: is given each check.
     """
     cached = program.graph.cached
     tell("logits")
@@ -30,17 +31,17 @@ def answers(
     if job.mask is not None:
         tell("padded")
         yield "padded", {"padded": _of_tokens(peer.logits(job.inputs, job.mask), job.mask)}
+    if job.targets is not None and hasattr(peer, "gradients"):
+        tell("gradients")
+        yield "gradients", {f"gradients/{name}": g for name, g in peer.gradients(job.inputs, job.targets).items()}
+        tell("steps")
+        yield "steps", {"steps": np.array(peer.steps(job.inputs, job.targets, STEPS))}
     if cached and hasattr(peer, "cached"):
         tell("cached")
         yield "cached", {"cached": peer.cached(job.inputs[0])}
     if cached and hasattr(peer, "decode"):
         tell("tokens")
         yield "tokens", {"tokens": peer.decode(job.inputs[0][:, :PROMPT], tokens_to_decode(program))}
-    if job.targets is not None and hasattr(peer, "gradients"):
-        tell("gradients")
-        yield "gradients", {f"gradients/{name}": g for name, g in peer.gradients(job.inputs, job.targets).items()}
-        tell("steps")
-        yield "steps", {"steps": np.array(peer.steps(job.inputs, job.targets, STEPS))}
 
 
 def _of_tokens(output: np.ndarray, mask: np.ndarray) -> np.ndarray:

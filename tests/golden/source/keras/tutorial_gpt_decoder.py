@@ -42,10 +42,8 @@ class Adam(keras.optimizers.Adam):
     """Adam as PyTorch has it: epsilon is added to the corrected second moment."""
 
     def apply(self, grads, trainable_variables=None):
-        variables = trainable_variables or self._trainable_variables
-        pairs = zip(grads, variables, strict=True)
-        # dense: of a table, TensorFlow has a row for each time that one was read
-        grads = [g if g is None else g + ops.zeros(v.shape, v.dtype) for g, v in pairs]
+        # of a table, TensorFlow has a row for each time that one was read: summed
+        grads = [ops.add(g, 0) if hasattr(g, "dense_shape") else g for g in grads]
         super().apply(grads, trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):
