@@ -2,9 +2,19 @@
 // whatever the number of rows, so that a text does not depend on its neighbours in a batch, bit for bit.
 #pragma once
 
+#include <type_traits>
+
 #include "matrix.h"
 
 constexpr int TILE = 6;  // rows: 6 x 4 sums, 4 weights and an input fill 32 registers
+
+// f of the number of rows, 1 to MOST, as a constant
+template <int MOST, typename F>
+static inline void for_rows(int m, F f) {
+    if constexpr (MOST > 1)
+        if (m < MOST) return for_rows<MOST - 1>(m, f);
+    f(std::integral_constant<int, MOST>{});
+}
 
 // Weights are asked of memory so far ahead that they are in the second cache in time
 static inline void ask_for(const void *weights) {
@@ -33,20 +43,25 @@ static void float_tile(const float *const *rows, const T *weights, int64_t step,
 template <int V, typename T>
 static void float_rows(int m, const float *const *rows, const T *weights, int64_t step, int64_t k, float *out,
                        int64_t out_step, bool add) {
-    switch (m) {
-        case 1: return float_tile<1, V, T>(rows, weights, step, k, out, out_step, add);
-        case 2: return float_tile<2, V, T>(rows, weights, step, k, out, out_step, add);
-        case 3: return float_tile<3, V, T>(rows, weights, step, k, out, out_step, add);
-        case 4: return float_tile<4, V, T>(rows, weights, step, k, out, out_step, add);
-        case 5: return float_tile<5, V, T>(rows, weights, step, k, out, out_step, add);
-        default: return float_tile<6, V, T>(rows, weights, step, k, out, out_step, add);
-    }
+    for_rows<TILE>(m, [&](auto M) { float_tile<M, V, T>(rows, weights, step, k, out, out_step, add); });
 }
 
 // float_rows of so many columns, a multiple of 16 up to 64
 template <typename T>
 static auto float_product(int64_t columns) {
     return columns > 48 ? float_rows<4, T> : columns > 32 ? float_rows<3, T> : columns > 16 ? float_rows<2, T> : float_rows<1, T>;
+}
+
+static inline float largest_size(const float *x, int64_t n) {
+    f32x16 most = {};
+    float rest = 0;
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        f32x16 v = load(x + i), size = v < 0 ? -v : v;
+        most = size > most ? size : most;
+    }
+    for (; i < n; i++) rest = std::max(rest, std::fabs(x[i]));
+    return std::max(rest, largest(most));
 }
 
 // Rows as integers: each group of inputs by a scale of its own
@@ -66,8 +81,7 @@ struct Integers {
         int8_t *q = values.data() + row * groups * matrix.group;
         for (int64_t g = 0; g < groups; g++) {
             int64_t first = g * matrix.group, count = std::min<int64_t>(matrix.group, matrix.k - first);
-            float most = 0;
-            for (int64_t i = 0; i < count; i++) most = std::max(most, std::fabs(x[first + i]));
+            float most = largest_size(x + first, count);
             float inverse = most > 0 ? 127.0f / most : 0.0f;
             int32_t total = 0;
             for (int64_t i = 0; i < count; i++) {
@@ -88,15 +102,12 @@ static inline int32_t word(const int8_t *p) {
     return v;
 }
 
-// sums (M, 64) += rows . panel, over groups from `g` to `end`
+// out (M, 64) = rows . panel
 template <int M, int BITS, bool ZEROS>
-static void integer_tile(const Integers &x, int64_t groups, int64_t row, const uint8_t *panel, int64_t g, int64_t end,
-                         float *out) {
+static void integer_tile(const Integers &x, int64_t groups, int64_t row, const uint8_t *panel, float *out) {
     constexpr int GROUP = BITS == 8 ? 64 : 32, BYTES = (BITS == 8 ? 64 : ZEROS ? 19 : 18) * PANEL;
-    f32x16 sums[M][4];
-    for (int m = 0; m < M; m++)
-        for (int v = 0; v < 4; v++) sums[m][v] = load(out + m * PANEL + 16 * v);
-    for (; g < end; g++) {
+    f32x16 sums[M][4] = {};
+    for (int64_t g = 0; g < groups; g++) {
         const uint8_t *block = panel + g * BYTES;
         i32x16 acc[M][4];
         const int8_t *q[M];
@@ -141,20 +152,16 @@ static void integer_tile(const Integers &x, int64_t groups, int64_t row, const u
         for (int v = 0; v < 4; v++) store(out + m * PANEL + 16 * v, sums[m][v]);
 }
 
+// A panel stays in the second cache while all rows are read with it
 template <int BITS, bool ZEROS>
-static void integer_rows(int m, const Integers &x, int64_t groups, int64_t row, const uint8_t *panel, int64_t g,
-                         int64_t end, float *out) {
-    switch (m) {
-        case 1: return integer_tile<1, BITS, ZEROS>(x, groups, row, panel, g, end, out);
-        case 2: return integer_tile<2, BITS, ZEROS>(x, groups, row, panel, g, end, out);
-        case 3: return integer_tile<3, BITS, ZEROS>(x, groups, row, panel, g, end, out);
-        case 4: return integer_tile<4, BITS, ZEROS>(x, groups, row, panel, g, end, out);
-        case 5: return integer_tile<5, BITS, ZEROS>(x, groups, row, panel, g, end, out);
-        default: return integer_tile<6, BITS, ZEROS>(x, groups, row, panel, g, end, out);
-    }
+static void integer_rows(const Matrix &w, const uint8_t *panel, int64_t rows, const Integers &x, float *sums) {
+    for (int64_t row = 0; row < rows; row += TILE)
+        for_rows<TILE>(int(std::min<int64_t>(TILE, rows - row)), [&](auto M) {
+            integer_tile<M, BITS, ZEROS>(x, w.groups, row, panel, sums + row * PANEL);
+        });
 }
 
-constexpr int64_t FLOAT_DEPTH = 128, BLOCK_ROWS = 48;  // a block of weights stays in the first cache, sums in the second
+constexpr int64_t FLOAT_DEPTH = 128;  // a block of weights stays in the first cache
 
 // sums (rows, 64) = x (rows, k) . panel `p`. Of floats x is read, else `integers`.
 static void panel_product(const Matrix &w, int64_t p, int64_t rows, const float *x, int64_t x_step,
@@ -172,14 +179,8 @@ static void panel_product(const Matrix &w, int64_t p, int64_t rows, const float 
             }
         return;
     }
-    std::memset(sums, 0, rows * PANEL * sizeof(float));
     auto product = w.bits == 8 ? integer_rows<8, false> : w.zeros ? integer_rows<4, true> : integer_rows<4, false>;
-    for (int64_t block = 0; block < rows; block += BLOCK_ROWS) {
-        int64_t end = std::min(rows, block + BLOCK_ROWS), depth = end - block <= TILE ? w.groups : 1;
-        for (int64_t g = 0; g < w.groups; g += depth)
-            for (int64_t m = block; m < end; m += TILE)
-                product(int(std::min<int64_t>(TILE, end - m)), integers, w.groups, m, w.panel(p), g, g + depth, sums + m * PANEL);
-    }
+    product(w, w.panel(p), rows, integers, sums);
     if (w.bits == 8)
         for (int64_t m = 0; m < rows; m++)
             for (int i = 0; i < PANEL; i++) sums[m * PANEL + i] *= w.scales[p * PANEL + i];
