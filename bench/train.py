@@ -1,10 +1,11 @@
 """Our trainer beside nanoGPT, eager and compiled, and transformers, in turn: tokens a second, memory, losses.
 
-    python bench/train.py --nanogpt ../nanoGPT [--only gpt2,big,small,memory] [--rounds 3]
+    python bench/train.py --nanogpt ../nanoGPT [--only gpt2,big,small,memory] [--rounds 3] [--precision bfloat16]
 
 `--nanogpt` is a checkout of https://github.com/karpathy/nanoGPT. All start from the same weights, see the same batches,
-in float32 on the CPU; each turn is a process of its own, which measures the machine's matmul peak too. Results go to
-bench/results/train_<configuration>_<date>.json. `neural bench train` does the same with a program of your own.
+on the CPU, in float32 or under autocast to bfloat16; each turn is a process of its own, which measures the machine's
+matmul peak in that precision too. Results go to bench/results/train_<configuration>[_bfloat16]_<date>.json.
+`neural bench train` does the same with a program of your own.
 """
 
 from __future__ import annotations
@@ -26,17 +27,12 @@ HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
 ALL = ("neural", "nanogpt", "nanogpt-compiled", "transformers")
 GPT2 = {"dropout": 0.0}
+BIG = {"n_layer": 6, "n_head": 6, "d_model": 384, "context": 256, "dropout": 0.2}
 # The example, what is set in it, its batch, timed steps, and who takes part.
 CONFIGURATIONS = {
     "gpt2": ("gpt2", GPT2 | {"context": 512}, 2, 4, ALL),
     "memory": ("gpt2", GPT2, 4, 1, ("neural", "nanogpt")),
-    "big": (
-        "shakespeare_char",
-        {"n_layer": 6, "n_head": 6, "d_model": 384, "context": 256, "dropout": 0.2},
-        64,
-        3,
-        ALL,
-    ),
+    "big": ("shakespeare_char", BIG, 64, 3, ALL),
     "small": ("shakespeare_char", {}, 12, 200, ALL),
 }
 
@@ -55,6 +51,7 @@ def main() -> None:
     parser.add_argument("--nanogpt", type=Path, required=True, help="a checkout of nanoGPT")
     parser.add_argument("--only", default=",".join(CONFIGURATIONS), help="which configurations, with commas")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of all products")
     parser.add_argument("--output", type=Path, default=HERE / "results", help="the folder for results")
     arguments = parser.parse_args()
     machine = {
@@ -67,13 +64,14 @@ def main() -> None:
         print(f"{name}: {example}, batch {batch}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             program = load(program_of(example, batch, Path(folder)), sets, None)
-            found = compare(
-                program, sets, who, arguments.nanogpt.resolve(), rounds=arguments.rounds, steps=steps, tell=print
-            )
+            how = {"rounds": arguments.rounds, "steps": steps, "precision": arguments.precision}
+            found = compare(program, sets, who, arguments.nanogpt.resolve(), **how, tell=print)
         now = datetime.now(UTC)
         head = {"date": now.isoformat(timespec="seconds"), "machine": machine, "torch": str(torch.__version__)}
-        path = arguments.output / f"train_{name}_{now:%Y-%m-%d}.json"
-        path.write_text(json.dumps(head | {"configuration": [example, sets, batch]} | found, indent=2) + "\n")
+        kind = "" if arguments.precision == "float32" else f"_{arguments.precision}"
+        path = arguments.output / f"train_{name}{kind}_{now:%Y-%m-%d}.json"
+        head |= {"configuration": [example, sets, batch], "precision": arguments.precision}
+        path.write_text(json.dumps(head | found, indent=2) + "\n")
         print(json.dumps(found["medians"], indent=2), path, sep="\n", flush=True)
 
 

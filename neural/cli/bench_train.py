@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from neural.cli.options import Json, NetworkName, Set, parse_sets
+from neural.cli.options import Json, NetworkName, Precision, Set, parse_sets
 from neural.cli.show import note
 from neural.diagnostics.diagnostic import fail
 
@@ -21,14 +21,20 @@ def train(
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each has its turn.")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Timed steps in a turn, after two to warm up.")] = 5,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Of everybody's products. Default: as `neural train` chooses.", show_default=False),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     sets: Set = [],  # noqa: B006
     network: NetworkName = None,
     as_json: Json = False,
 ) -> None:
     """Train some steps, by our trainer and by others in turn, and compare tokens a second, memory and losses.
 
-    On the CPU, in float32. All start from the same weights and see the same random tokens; each is a process of its
-    own. The peak is that of a large product of matrices, measured in the same process.
+    All start from the same weights and see the same random tokens, under torch.autocast in half precision; each is a
+    process of its own. The peak is that of a large product of matrices, measured in the same process. A GPU is not
+    waited for between the steps.
 
     \b
     Examples:
@@ -45,11 +51,17 @@ def train(
     from neural.benchmarks.training.comparison import compare, line
     from neural.compiler import load
     from neural.training.data import require_trainable
+    from neural.training.precision import chosen_precision
+    from neural.training.session import choose_device
 
     program = load(file, parse_sets(sets), network)
     require_trainable(program)
     both = [n for name in chosen for n in ([name, "nanogpt-compiled"] if name == "nanogpt" else [name])]
-    found = compare(program, parse_sets(sets), ("neural", *both), nanogpt, rounds=rounds, steps=steps, tell=note)
+    where = choose_device(device)
+    kind = precision.value if precision else chosen_precision(program, where)[0]
+    note(f"on {where.type}, in {kind}")
+    how = {"rounds": rounds, "steps": steps, "precision": kind, "device": where.type}
+    found = compare(program, parse_sets(sets), ("neural", *both), nanogpt, **how, tell=note)
     if as_json:
         print(json.dumps(found))
         return

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from neural.diagnostics.diagnostic import fail
+
+
+class Precision(StrEnum):
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
 
 File = Annotated[Path, typer.Argument(help="A .neural file.", metavar="FILE", show_default=False)]
 Trained = Annotated[

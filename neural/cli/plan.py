@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neural.cli.options import File, Json, NetworkName, Set, parse_sets
+from neural.cli.options import File, Json, NetworkName, Precision, Set, parse_sets
 
 if TYPE_CHECKING:
     from neural.planning.hardware import Hardware
@@ -20,12 +20,6 @@ class Strategy(StrEnum):
     DDP = "ddp"
     FSDP = "fsdp"
     TP = "tp"
-
-
-class Precision(StrEnum):
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
 
 
 def plan(

@@ -35,11 +35,15 @@ def memory_peak(device: torch.device) -> int:
 
 @cache
 def peak_flops(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """`fastest_product` of matrices so small that it takes about a tenth of a second; measured once."""
+    return fastest_product(device, dtype, SIDE[device.type])
+
+
+def fastest_product(device: torch.device, dtype: torch.dtype, side: int) -> float:
     """Operations a second in the fastest of some products of square matrices, as the threads of this process do them.
 
-    A multiplication and an addition are two operations. Draws no random number. Takes about a tenth of a second.
+    A multiplication and an addition are two operations. Draws no random number.
     """
-    side = SIDE[device.type]
     a = torch.ones(side, side, device=device, dtype=dtype)
     fastest = float("inf")
     for _ in range(TRIES):

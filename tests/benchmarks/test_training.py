@@ -9,28 +9,42 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from neural.benchmarks.training import worker
 from neural.benchmarks.training.comparison import prepare
 from neural.benchmarks.training.contenders import contender
-from neural.benchmarks.training.worker import batch
+from neural.benchmarks.training.worker import batch, timed
 from neural.cli.app import app
 from neural.compiler import load
 from neural.diagnostics.diagnostic import NeuralError
+from neural.training import unread
 
 SETS = {"n_layer": 2, "d_model": 32, "n_head": 2, "context": 16, "vocab_size": 50, "dropout": 0.0}
 EXAMPLE = Path("examples/shakespeare_char.neural")
 
 
-def test_the_losses_of_transformers_are_ours(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 5e-3)])
+def test_the_losses_of_transformers_are_ours(tmp_path: Path, precision: str, tolerance: float) -> None:
     """Twenty steps of the same weights and batches: what is compared is one training."""
     pytest.importorskip("transformers")
     sets = SETS | {"vocab_size": 50257}
-    prepare(load(Path("examples/gpt2.neural"), sets, None), sets, tmp_path, steps=18, peers=True)
-    batches = [batch(ids) for ids in np.load(tmp_path / "ids.npy")]
+    program = load(Path("examples/gpt2.neural"), sets, None)
+    task = prepare(program, sets, tmp_path, steps=18, peers=True, precision=precision)
+    batches = [batch(ids, task.device) for ids in np.load(tmp_path / "ids.npy")]
     assert len(batches) == 20
-    ours, theirs = (
-        [step(b) for b in batches] for step in (contender(n, tmp_path, None) for n in ("neural", "transformers"))
-    )
-    assert ours == pytest.approx(theirs, abs=1e-4)
+    ours, theirs = (timed(contender(name, task, None), batches)[0] for name in ("neural", "transformers"))
+    assert ours == pytest.approx(theirs, abs=tolerance)
+
+
+def test_steps_of_a_device_that_nobody_waits_for_are_read_at_the_end(tmp_path: Path, monkeypatch) -> None:
+    """Forced on the CPU: the same losses."""
+    task = prepare(load(EXAMPLE, SETS, None), SETS, tmp_path, steps=4, peers=False)
+    batches = [batch(ids, task.device) for ids in np.load(tmp_path / "ids.npy")]
+    one_by_one, _ = timed(contender("neural", task, None), batches)
+    for module in (unread, worker):
+        monkeypatch.setattr(module, "APART", {"cpu"})
+    monkeypatch.setattr(unread, "MOST", 2)
+    losses, seconds = timed(contender("neural", task, None), batches)
+    assert losses == one_by_one and len(seconds) == len(losses) == 6
 
 
 def test_the_command_measures_our_trainer() -> None:
