@@ -53,9 +53,12 @@ def export(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         fail("N871", f"{output} is there already", hint="give a folder that is new or empty")
     program, weights, vocabulary = _model(source, parse_sets(sets), network, form)
+    matrices = quantized_matrices(source)
+    if matrices and form in ("hf", "keras"):
+        note(f"{form} has no place for integers: it gets the float32 numbers that they stand for")
     note(f"writing {output}, and reading it again")
     with fresh_folder(output) as folder:
-        checked = write(program, weights, vocabulary, form, folder, quantized_matrices(source))
+        checked = write(program, weights, vocabulary, form, folder, matrices)
         files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     note(f"wrote {output}: read again by {checked.reader}, it is the same model")
     if as_json:
