@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -100,12 +101,19 @@ def test_each_difference_is_found(answers, check: str, array: str, change) -> No
         assert (row.state, row.beyond) == (state, beyond)
 
 
-def test_what_was_done_before_a_failure_is_shown(answers) -> None:
-    folder, found = answers
-    np.savez(answer_file(folder, "jax", "logits"), logits=found["logits"])
-    (folder / "jax.json").write_text('{"error": "its process ended by SIGKILL"}')
-    row = module._row("jax", folder, "pytorch")
-    assert (row.state, row.differences, row.why) == ("failed", {"logits": 0.0}, "its process ended by SIGKILL")
+def test_a_worker_that_is_killed_has_failed_and_what_it_did_before_is_shown(answers, monkeypatch) -> None:
+    started = []
+
+    class Kept(subprocess.Popen):
+        def __init__(self, *args, **kwargs) -> None:
+            super().__init__(*args, **kwargs)
+            started.append(self)
+
+    monkeypatch.setattr(module.subprocess, "Popen", Kept)
+    module._run("onnx", answers[0], tell=lambda name, check: started[0].kill() if check == "cached" else None)
+    row = module._row("onnx", answers[0], "pytorch")
+    assert (row.state, set(row.differences), row.beyond) == ("failed", {"logits", "padded"}, ())
+    assert row.why == "its process ended by SIGKILL: most likely no memory was left for it"
 
 
 def test_what_is_not_installed_is_not_checked_and_what_crashes_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
