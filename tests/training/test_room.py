@@ -32,7 +32,7 @@ def gpt2() -> Program:
 def test_the_processes_of_a_cpu_share_its_memory(
     gpt2: Program, monkeypatch: pytest.MonkeyPatch, processes: int, fits: bool
 ) -> None:
-    free(monkeypatch, int(1.3 * plan(gpt2, device="cpu").training.total))
+    free(monkeypatch, int(1.4 * plan(gpt2, device="cpu").training.total))
     if fits:
         assert room.made_to_fit(gpt2, CPU, processes) is gpt2
         return
@@ -45,7 +45,7 @@ def test_the_processes_of_a_cpu_share_its_memory(
 
 
 def test_blocks_are_computed_again_where_only_that_fits(gpt2: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    free(monkeypatch, int(0.6 * plan(gpt2, device="cpu").training.total))
+    free(monkeypatch, int(0.65 * plan(gpt2, device="cpu").training.total))
     said = []
     made = room.made_to_fit(gpt2, CPU, 1, say=said.append)
     assert made.settings.execution["activation_checkpointing"] and "checkpointed(" in made.source()
