@@ -145,7 +145,8 @@ def _(layer: Attention, inputs, outputs, setting) -> Saved:
 
     Fused kernels keep a number for each query and head and no T × T matrix (Dao et al. 2022). On a CPU torch has none
     with dropout: that keeps three T × T matrices a head and copies of its inputs, keys and values as wide as queries.
-    Where a token sees all before it the trainer has its own, which keeps the mask, a byte a pair.
+    Where a token sees all before it the trainer has its own, which keeps the mask, a byte a pair, and scaled queries;
+    beside products in half precision, all three in float32.
     """
     q, k, _ = inputs * 3 if len(inputs) == 1 else inputs
     heads, pairs = layer.num_heads.value, setting.rows(q) * setting.axis(k.shape[1])
@@ -155,12 +156,15 @@ def _(layer: Attention, inputs, outputs, setting) -> Saved:
         extra += setting.bytes(q, k) + FLOAT * (setting.rows(q) * heads + setting.rows(k) * layer.kv_heads.value)
     if _is_ours(layer, q, setting):
         extra += heads * _seen(setting.rows(q), setting.axis(k.shape[1]))
-        apart = bool(layer.turning or layer.qk_norm.value)
-        if layer.grouped:  # keys and values are made as wide as queries
-            kept |= set() if apart else {0}
-            return Saved(tuple(sorted(kept)), extra=extra + setting.bytes(q) * (2 + apart))
-        kept |= {len(inputs) - 1} if apart else set(range(len(inputs)))
-        return Saved(tuple(sorted(kept)), extra=extra + (setting.bytes(q, k) if apart else 0))
+        if q.dtype != "float32":
+            keys = setting.numbers((q if layer.grouped else k).shape)
+            return Saved(tuple(sorted(kept)), extra=extra + FLOAT * (setting.numbers(q.shape) + 2 * keys))
+        extra += setting.bytes(q)
+        if layer.grouped:
+            return Saved(tuple(sorted(kept)), extra=extra + 2 * setting.bytes(q))
+        apart = layer.turning or layer.qk_norm.value
+        kept |= {len(inputs) - 1} if apart else set(range(len(inputs))[-2:])
+        return Saved(tuple(sorted(kept)), extra=extra + (setting.bytes(k) if apart else 0))
     if layer.dropout.value > 0 and setting.device == "cpu":
         return Saved(tuple(sorted(kept)), extra=extra + 3 * FLOAT * heads * pairs + 3 * setting.bytes(q))
     if layer.turning or layer.qk_norm.value:

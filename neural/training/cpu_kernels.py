@@ -20,7 +20,6 @@ from neural.training import cpu_products
 from neural.training.loss import Batch
 
 HANDLED = (torch.float32, torch.bfloat16)  # queries, keys and values
-LONG = 512  # tokens, from which torch's bfloat16 attention takes 1.4 times as long
 
 
 class CpuKernels(TorchFunctionMode):
@@ -40,7 +39,8 @@ class CpuKernels(TorchFunctionMode):
             x, rate = call
             return x * 0.0 if _kept(rate) == 0 else Dropped.apply(x, self.mask(x.shape, rate), 1 / _kept(rate))
         if function is F.scaled_dot_product_attention and (call := _attention_call(*given, **named)):
-            return CausalAttention.apply(*call, self)
+            q, k, v, rate, scale = call
+            return CausalAttention.apply(q.float() * scale, k, v, rate, self)
         if function is F.linear and cpu_products.takes(*given[:2]):
             return cpu_products.Linear.apply(*given, *[None] * (3 - len(given)))
         return function(*given, **named)
@@ -78,26 +78,17 @@ def _attention_call(
     enable_gqa: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float, float] | None:
     """What F.scaled_dot_product_attention was given, where this module does it: queries, keys and values of as many
-    heads, scale and rate."""
-    plain = all(type(x) is torch.Tensor and x.device.type == "cpu" for x in (q, k, v))
-    if plain and torch.is_autocast_enabled("cpu"):  # as it would, had torch been called: rotated ones are float32
-        q, k, v = (x.to(torch.get_autocast_dtype("cpu")) for x in (q, k, v))
-    if not plain or q.dtype not in HANDLED or not q.dtype == k.dtype == v.dtype:
-        return None
-    if not is_causal or attn_mask is not None or q.dim() != 4:
+    heads, rate and scale."""
+    plain = all(type(x) is torch.Tensor and x.dtype in HANDLED and x.device.type == "cpu" for x in (q, k, v))
+    if not plain or not is_causal or attn_mask is not None or q.dim() != 4:
         return None
     if q.shape[2:] != k.shape[2:] or k.shape != v.shape:
         return None
-    if not (0 < dropout_p < 1 or (dropout_p == 0 and torchs_is_slow(q.dtype, q.size(2)))):
+    if not 0 < dropout_p < 1:
         return None
     if enable_gqa:
         k, v = (x.repeat_interleave(q.size(1) // x.size(1), dim=1) for x in (k, v))
-    return q, k, v, q.size(-1) ** -0.5 if scale is None else scale, dropout_p
-
-
-def torchs_is_slow(kind: torch.dtype, length: int) -> bool:
-    """Whether torch's attention takes longer though nothing is dropped: on AMD's processors, in bfloat16."""
-    return kind == torch.bfloat16 and length >= LONG and cpu_products.onednn_is_faster()
+    return q, k, v, dropout_p, q.size(-1) ** -0.5 if scale is None else scale
 
 
 class Dropped(torch.autograd.Function):
@@ -116,66 +107,57 @@ class Dropped(torch.autograd.Function):
 
 
 class CausalAttention(torch.autograd.Function):
-    """softmax(q · kᵀ · scale) · v of the keys up to each query, with dropout on the weights.
+    """softmax(q · kᵀ) · v of the keys up to each query, with dropout on the weights; q is scaled already.
 
     q, k, v (B, H, T, head_dim) → (B, H, T, head_dim). The queries go in groups of 64 of one sequence, whose weights for
-    the keys up to them stay in the cache and are made again for the backward pass (Dao et al. 2022). In half precision
-    scores and weights are float32, as in torch's, and the other products are as they are given.
+    the keys up to them stay in the cache and are made again for the backward pass (Dao et al. 2022). Under autocast all
+    of it is float32, as softmax is.
     """
 
     @staticmethod
-    @torch.autocast("cpu", enabled=False)
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(
-        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, rate: float, kernels: CpuKernels
+        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rate: float, kernels: CpuKernels
     ) -> torch.Tensor:
         B, H, T, width = q.shape
         y = q.new_empty(B, T, H, width).transpose(1, 2)  # as the caller will want it: heads side by side
-        hidden, masks = _hidden(q), []
+        hidden = _hidden(q)
+        masks = []
         for b in range(B):
-            whole = q[b].float() * scale, k[b].float()
             for first, last in _groups(T):
-                weights = _weights(*whole, first, last, hidden)
+                weights = _weights(q[b], k[b], first, last, hidden)
                 if rate:
                     masks.append(kernels.mask(weights.shape, rate))
                     weights.mul_(masks[-1])
-                y[b, :, first:last] = weights.to(v.dtype) @ v[b, :, :last]
-        ctx.scale, ctx.grown = scale, 1 / _kept(rate)
+                y[b, :, first:last] = weights @ v[b, :, :last]
+        ctx.scale = 1 / _kept(rate)
         ctx.save_for_backward(q, k, v, *masks)
-        return y.mul_(ctx.grown) if rate else y
+        return y.mul_(ctx.scale) if rate else y
 
     @staticmethod
-    @torch.autocast("cpu", enabled=False)
+    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v, *masks = ctx.saved_tensors
         B, H, T, width = q.shape
-        slope = slope * ctx.grown if masks else slope
+        slope = slope * ctx.scale if masks else slope
         for_q, for_k, for_v = q.new_zeros(3, B, T, H, width).transpose(2, 3)
         hidden, coming = _hidden(q), iter(masks)
         for b in range(B):
-            of_k, of_v = q.new_zeros(2, H, T, width, dtype=torch.float32)
-            whole = q[b].float() * ctx.scale, k[b].float()
+            of_k, of_v = q.new_zeros(2, H, T, width)
             for first, last in _groups(T):
-                weights = _weights(*whole, first, last, hidden)
-                of_weights = (slope[b, :, first:last] @ v[b, :, :last].mT).float()
+                weights = _weights(q[b], k[b], first, last, hidden)
+                of_weights = slope[b, :, first:last] @ v[b, :, :last].mT
                 dropped = weights
                 if masks:
                     mask = next(coming)
                     of_weights.mul_(mask)
                     dropped = weights * mask
-                _add_product(of_v[:, :last], dropped.to(v.dtype).mT, slope[b, :, first:last])
-                of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).to(q.dtype)
+                of_v[:, :last].baddbmm_(dropped.mT, slope[b, :, first:last])
+                of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
                 for_q[b, :, first:last] = of_scores @ k[b, :, :last]
-                _add_product(of_k[:, :last], of_scores.mT, q[b, :, first:last])
-            for_k[b], for_v[b] = of_k.mul_(ctx.scale), of_v
-        return for_q.mul_(ctx.scale), for_k, for_v, None, None, None
-
-
-def _add_product(into: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
-    """into += a @ b, into float32."""
-    if a.dtype == into.dtype:
-        into.baddbmm_(a, b)
-    else:
-        into += a @ b
+                of_k[:, :last].baddbmm_(of_scores.mT, q[b, :, first:last])
+            for_k[b], for_v[b] = of_k, of_v
+        return for_q, for_k, for_v, None, None
 
 
 def _groups(length: int) -> list[tuple[int, int]]:
@@ -185,7 +167,7 @@ def _groups(length: int) -> list[tuple[int, int]]:
 def _hidden(q: torch.Tensor) -> torch.Tensor:
     """What to add to the scores of a group of queries and the last keys of its length, which stand beside them."""
     size = min(QUERIES, q.size(2))
-    return q.new_full((size, size), -torch.inf, dtype=torch.float32).triu_(1)
+    return q.new_full((size, size), -torch.inf).triu_(1)
 
 
 def _weights(q: torch.Tensor, k: torch.Tensor, first: int, last: int, hidden: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from neural.compiler import Program
 from neural.graph.graph import primitives
 from neural.layers.attention import Attention
-from neural.training.cpu_kernels import HANDLED, recomputes, torchs_is_slow
+from neural.training.cpu_kernels import HANDLED, recomputes
 from neural.training.distributed.parallel import Parallel
 from neural.training.shares import Shares
 
@@ -57,12 +57,11 @@ class Execution:
 
 
 def _attention(program: Program, parallel: Parallel, device: torch.device) -> str | None:
-    """Whose it is: that of `cpu_kernels` on a CPU where weights are dropped or torch's is slow, else torch's."""
+    """Whose it is: that of `cpu_kernels` where weights are dropped on a CPU, else torch's."""
     nodes = (node.layer for _, node, _, _ in primitives(program.graph.block, once=True))
     layers = [layer for layer in nodes if isinstance(layer, Attention)]
     if not layers:
         return None
     kernels = device.type == "cpu" and parallel.loss.compiled is None and not recomputes(parallel.model)
-    kind = getattr(torch, parallel.loss.precision)
-    chosen = all(layer.dropout.value for layer in layers) or torchs_is_slow(kind, program.context)
-    return "own" if kernels and kind in HANDLED and chosen else "torch's"
+    handled = getattr(torch, parallel.loss.precision) in HANDLED and all(layer.dropout.value for layer in layers)
+    return "own" if kernels and handled else "torch's"

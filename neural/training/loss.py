@@ -17,7 +17,6 @@ from neural.training.cpu_products import linear
 from neural.training.distributed.vocabulary import Vocabulary
 from neural.training.precision import autocast
 
-ALIGNED = 64  # numbers: 128 bytes of half precision
 Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, int64 (B, T)
 
 
@@ -130,24 +129,20 @@ class HeadLoss(torch.autograd.Function):
         factor = share / targets.numel()
         total = torch.zeros((), device=hidden.device)
         kind = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
-        matrix, offsets = weight, bias
-        if kind is not None:  # so wide, each row of logits begins where products are fast
-            wide = weight.size(0) + -weight.size(0) % ALIGNED
-            matrix = _halved(weight, kind, wide, weight.size(1))
-            offsets = None if bias is None else _halved(bias, kind, wide)
+        matrix = weight if kind is None else weight.to(kind)
         for_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         for_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         for rows in row_chunks(targets.numel(), vocabulary.most if vocabulary else weight.size(0)):
             x, wanted = hidden[rows].to(matrix.dtype), targets[rows, None]
-            logits = linear(x, matrix, offsets)[:, : len(weight)].float()
+            logits = linear(x, matrix, None if bias is None else bias.to(matrix.dtype)).float()
             loss, slopes = _loss_and_slopes(logits, wanted, vocabulary)
             total += loss
             if for_hidden is None and for_weight is None:
                 continue
             if for_bias is not None:
                 for_bias.add_(slopes.sum(0), alpha=factor)
-            slopes = slopes if kind is None else _halved(slopes, kind, len(slopes), len(matrix))
+            slopes = slopes.to(matrix.dtype)
             if for_hidden is not None:
                 _add_product(for_hidden[rows], slopes, matrix, factor, first=True)
             if for_weight is not None:
@@ -183,23 +178,14 @@ def _loss_and_slopes(
     return loss, slopes.scatter_add_(1, wanted, -hit)
 
 
-def _halved(x: torch.Tensor, kind: torch.dtype, *shape: int) -> torch.Tensor:
-    """x in half precision, with zeros after it in a tensor of that shape."""
-    if x.shape == shape:
-        return x.to(kind)
-    made = x.new_zeros(shape, dtype=kind)
-    made[tuple(slice(n) for n in x.shape)] = x
-    return made
-
-
 def _add_product(into: torch.Tensor, a: torch.Tensor, b: torch.Tensor, factor: float, *, first: bool) -> None:
-    """into += factor · (a @ b), in the precision of `into`; `first` forgets what is there. Rows after its last go."""
+    """into += factor · (a @ b), in the precision of `into`; `first` forgets what is there."""
     if a.dtype == into.dtype:
         torch.addmm(into, a, b, beta=0 if first else 1, alpha=factor, out=into)
     elif first:
-        into.copy_((a @ b)[: len(into)]).mul_(factor)
+        into.copy_(a @ b).mul_(factor)
     else:
-        into.add_((a @ b)[: len(into)], alpha=factor)
+        into.add_(a @ b, alpha=factor)
 
 
 def row_chunks(rows: int, width: int) -> Iterator[slice]:
