@@ -39,6 +39,7 @@ class Parallel(StrEnum):
     TP = "tp"
 
 
+RUNS = Path("runs")  # where a run goes that is given no folder
 SAMPLE_TOKENS = 200
 SAMPLE_TEMPERATURE = 0.8
 
@@ -131,7 +132,7 @@ def train(
         fail("N806", "neural train needs a .neural file, or a run to go on with", hint="give FILE, or --resume RUN")
     from neural.compiler import load
     from neural.training.distributed.launch import launch, require_devices
-    from neural.training.distributed.strategy import Layout
+    from neural.training.distributed.strategy import Layout, require_division
     from neural.training.distributed.worker import working
     from neural.training.distributed.world import processes
     from neural.training.room import made_to_fit
@@ -146,9 +147,11 @@ def train(
     program = program.executed(**{name: value for name, value in asked.items() if value is not None})
     where = choose_device(device or program.settings.execution.get("device", "auto"))
     require_devices(devices, where, say=note)
-    layout = Layout.chosen(program, where, devices or processes(), parallel, tensor_parallel)
+    count = devices or processes()
+    layout = Layout.chosen(program, where, count, parallel, tensor_parallel)
+    require_division(program, layout, count)
     if not force:
-        sharing = (devices or processes(), parallel, tensor_parallel)
+        sharing = (count, parallel, tensor_parallel)
         program = made_to_fit(program, where, *sharing, fixed=bool(resume), say=note)
 
     def ready() -> Run:
@@ -185,17 +188,20 @@ def make_run(
     execution: Mapping[str, object] | None = None,
 ) -> Run:
     """A new run directory, and what was decided on stderr. execution: for that section of the program."""
+    from neural.data.durable import check_folder
     from neural.training.leakage import leakage_warning
     from neural.training.run import Run, require_free
     from neural.training.setup import set_up
 
     if out is not None:
         require_free(out)
+    else:
+        check_folder(RUNS)
     setup = set_up(file, sets=sets, network=network, data=data, tokenizer=tokenizer)
     show(setup.program.messages)
     for text in setup.notes:
         note(f"note: {text}")
-    out = out or _free_name(Path("runs"), setup.program.name)
+    out = out or _free_name(RUNS, setup.program.name)
     program = setup.program.executed(**execution or {})
     run = Run.create(out, program, setup.tokenizer, setup.data, seed=seed, progress=True)
     if (warning := leakage_warning(run.data, run.tokenizer)) is not None:

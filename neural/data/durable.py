@@ -31,6 +31,14 @@ def check_place(path: Path) -> None:
         raise OSError(code, os.strerror(code), str(path.parent))  # of the class that Python has for the code
 
 
+def check_folder(path: Path) -> None:
+    """OSError, before any work is done, if nothing can be written into a folder, or the folder cannot be made."""
+    above = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if not os.access(above, os.W_OK | os.X_OK):
+        code = errno.EROFS if os.statvfs(above).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(code, os.strerror(code), str(above))
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all. OSError as the system gives it, with nothing left beside `path`."""
     check_place(path)

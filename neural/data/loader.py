@@ -95,13 +95,7 @@ class Share:
     def __init__(self, batches: Batches, rank: int, size: int, accumulation: int) -> None:
         self._batches, self._rank = batches, rank
         self._step = batches.batch_size * accumulation
-        if self._step % size:
-            fail(
-                "N836",
-                f"the {self._step:,} sequences of a step do not divide among {size} processes",
-                notes=(f"batch_size × gradient_accumulation is {batches.batch_size} × {accumulation}",),
-                hint=f"make it a multiple of {size}, or use another number of devices",
-            )
+        require_equal_shares(batches.batch_size, accumulation, size)
         own = self._step // size
         largest = min(own, batches.batch_size)
         self._count = next(n for n in range(largest, 0, -1) if own % n == 0)
@@ -112,6 +106,17 @@ class Share:
         step, place = divmod(index, self.per_step)
         first = step * self._step + (self._rank * self.per_step + place) * self._count
         return self._batches.sequences(first, self._count)
+
+
+def require_equal_shares(batch_size: int, accumulation: int, size: int) -> None:
+    """NeuralError N836 unless the sequences of a step divide among `size` processes."""
+    if batch_size * accumulation % size:
+        fail(
+            "N836",
+            f"the {batch_size * accumulation:,} sequences of a step do not divide among {size} processes",
+            notes=(f"batch_size × gradient_accumulation is {batch_size} × {accumulation}",),
+            hint=f"make it a multiple of {size}, or use another number of devices",
+        )
 
 
 def evaluation_batches(

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import nn
@@ -31,7 +31,7 @@ from torch import nn
 from neural.backends.module import load_module
 from neural.compiler import Program, load
 from neural.data.corpus import Corpus
-from neural.data.durable import fresh_folder
+from neural.data.durable import check_folder, fresh_folder
 from neural.data.shards import TokenStore, open_shards, write_shards
 from neural.data.tokenizers import Tokenizer, load_tokenizer
 from neural.diagnostics.diagnostic import Diagnostic, fail
@@ -188,16 +188,26 @@ class Run:
         """The run's tokenizer.json. NeuralError N853 if it is not the one that the run was made with."""
         tokenizer = load_tokenizer(str((self.path / "tokenizer.json").absolute()))
         if tokenizer.hash != self.record.tokenizer_hash:
-            fail(
-                "N853",
-                f"the tokenizer of {self.path} is not the one that the run was made with",
-                notes=(
-                    f"tokenizer.json: {tokenizer.vocab_size:,} tokens, hash {tokenizer.hash[:16]}…",
-                    f"run.json: {self.record.vocab_size:,} tokens, hash {self.record.tokenizer_hash[:16]}…",
-                ),
-                hint="put the run's own tokenizer.json back: another gives the ids other meanings",
-            )
+            self._refuse_tokenizer(tokenizer)
         return tokenizer
+
+    def _refuse_tokenizer(self, found: Tokenizer) -> NoReturn:
+        """N853. The run's own lies beside its shards, too: with it the message says how they differ."""
+        notes = [
+            f"tokenizer.json: {found.vocab_size:,} tokens, hash {found.hash[:16]}…",
+            f"run.json: {self.record.vocab_size:,} tokens, hash {self.record.tokenizer_hash[:16]}…",
+        ]
+        hint = "put the run's own tokenizer.json back: another gives the ids other meanings"
+        beside = self.path / self.record.data.shards / "tokenizer.json" if self.record.data else None
+        own = load_tokenizer(str(beside.absolute())) if beside and beside.is_file() else None
+        if own and own.hash == self.record.tokenizer_hash:
+            hint += f"; it is in {beside} as well"
+            if (differs := own.first_difference(found)) is not None:
+                notes.append(
+                    f"the id {differs} stands for {found.piece(differs)!r}, and for {own.piece(differs)!r} then"
+                )
+        title = f"the tokenizer of {self.path} is not the one that the run was made with"
+        fail("N853", title, notes=tuple(notes), hint=hint)
 
     @property
     def checkpoints(self) -> CheckpointManager:
@@ -284,10 +294,14 @@ class Run:
 
 
 def require_free(path: Path, option: str = "--out") -> None:
-    """NeuralError N851 unless nothing is at `path`, or an empty folder. option: what named it."""
+    """NeuralError N851 unless nothing is at `path`, or an empty folder; OSError where the system lets us make none.
+
+    option: what named it.
+    """
     above = next((folder for folder in path.absolute().parents if folder.exists()), path)
     if not path.exists() and not above.is_dir():
         fail("N851", f"{above} is a file, so there is no {path} to be made", hint=f"give another folder with {option}")
+    check_folder(path.absolute().parent)
     if not path.exists():
         return
     if (path / "run.json").exists():

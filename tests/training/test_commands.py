@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -48,6 +49,15 @@ def test_runs_get_numbers_and_the_seed_is_kept(neural, corpus: Path) -> None:
         neural("train", TINY, "--data", corpus, "--stop-at", 1, "--seed", seed, "--set", "d_model=8")
     assert [Run.open(f"runs/Tiny-{n}").record.seed for n in (1, 2)] == [3, 4]
     assert Run.open("runs/Tiny-1").record.parameters["d_model"] == 8
+
+
+@pytest.mark.parametrize("out", [["--out", "first"], []])
+def test_a_folder_that_takes_nothing_is_told_before_the_text_is_read(
+    neural, corpus: Path, monkeypatch: pytest.MonkeyPatch, out: list[str]
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _, mode, **__: not mode & os.W_OK)
+    code, _, err = neural("train", TINY, "--data", corpus, *out)
+    assert code == 2 and "permission denied" in err and "vocab_size" not in err
 
 
 def test_run_trains_and_writes(neural, corpus: Path) -> None:

@@ -151,7 +151,11 @@ def other_data(run: Run) -> None:
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [
-        (other_tokenizer, "N853", ("tokenizer.json: 257 tokens", "run.json: 29 tokens")),
+        (
+            other_tokenizer,
+            "N853",
+            ("tokenizer.json: 257 tokens", "run.json: 29 tokens", "and for '\\n' then", "as well"),
+        ),
         (other_record, "N853", ("has 257 tokens", "of the shards has 29 tokens")),
         (other_checkpoint, "N853", ("step-000002 was trained with another tokenizer", "ffffffffffffffff…")),
         (other_data, "N854", ("then", "now", "fingerprint")),

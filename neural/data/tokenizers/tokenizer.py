@@ -148,6 +148,11 @@ class Tokenizer:
         (token_id,) = self._known([token_id])
         return self._special_of.get(token_id) or self._bytes_of[token_id].decode("utf-8", errors="replace")
 
+    def first_difference(self, other: Tokenizer) -> int | None:
+        """The first id that stands for something else in another tokenizer; None where only their rules differ."""
+        both = range(min(self.vocab_size, other.vocab_size))
+        return next((i for i in both if self.piece(i) != other.piece(i)), None)
+
     def bytes_of(self, token_id: int) -> bytes:
         """What an id adds to the text, for tokenizers that are `is_bytewise`; empty for special tokens."""
         (token_id,) = self._known([token_id])

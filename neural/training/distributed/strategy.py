@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
 from neural.compiler import Program
+from neural.data.loader import require_equal_shares
 from neural.diagnostics.diagnostic import fail
 from neural.training.distributed.parallel import Parallel, Replicated
 from neural.training.distributed.placed import DATA, SHARD, TENSOR, Placed, shard
@@ -79,6 +80,16 @@ def _by_memory(program: Program, device: torch.device, tensor: int) -> Strategy:
         return Strategy.DDP
     memory = torch.cuda.get_device_properties(device).total_memory
     return Strategy.DDP if BYTES_PER_PARAMETER * program.parameter_count / tensor < ROOM * memory else Strategy.FSDP
+
+
+def require_division(program: Program, layout: Layout, size: int) -> None:
+    """Before anything is made: NeuralError N836 and N839 unless the program's work divides among `size` processes."""
+    sequences = program.settings.train
+    require_equal_shares(sequences.batch_size, sequences.gradient_accumulation, size // layout.tensor)
+    if layout.tensor > 1:
+        from neural.training.distributed.tensor_parallel import divided
+
+        divided(program, layout.tensor)
 
 
 def distribute(program: Program, model: nn.Module, world: World, layout: Layout) -> Parallel:

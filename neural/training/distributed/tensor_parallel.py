@@ -46,17 +46,10 @@ def split(program: Program, model: nn.Module, mesh: DeviceMesh) -> Split:
     """The share of this process, one of the mesh, in `model`, whose whole weights are cut.
 
     Where all that draws random numbers works on parts, each process draws its own; else all draw the same, so that
-    dropout is one and the same where activations are whole. NeuralError N839 if nothing in the program divides.
+    dropout is one and the same where activations are whole. NeuralError N839.
     """
     graph, ways = optimize(program.graph), mesh.size()
-    plan = split_network(graph, ways)
-    if not plan.rows:
-        fail(
-            "N839",
-            f"nothing in {program.name} divides among {ways} processes",
-            notes=("heads and wide layers are split, where the number of processes divides them",),
-            hint="use --parallel fsdp, or another number of devices",
-        )
+    plan = divided(program, ways)
     share = _share(program, plan, model)
     device = next(share.parameters()).device
     orders = {
@@ -75,6 +68,19 @@ def split(program: Program, model: nn.Module, mesh: DeviceMesh) -> Split:
     if chain is not None:
         _split_tokens(share, mesh, chain)
     return Split(share, orders, chain is not None and chain.alone)
+
+
+def divided(program: Program, ways: int) -> SplitNetwork:
+    """What each of so many processes computes. NeuralError N839 if nothing in the program divides."""
+    plan = split_network(optimize(program.graph), ways)
+    if not plan.rows:
+        fail(
+            "N839",
+            f"nothing in {program.name} divides among {ways} processes",
+            notes=("heads and wide layers are split, where the number of processes divides them",),
+            hint="use --parallel fsdp, or another number of devices",
+        )
+    return plan
 
 
 def _styles(plan: SplitNetwork, chain: TokenChain | None) -> dict[str, ParallelStyle]:

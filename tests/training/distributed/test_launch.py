@@ -102,6 +102,7 @@ def test_a_mistake_is_told_once(corpus: Path, tmp_path: Path) -> None:
     process = start(["train", GPT, "--data", corpus, "--devices", 5], tmp_path)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2 and err.count("error[N836]") == 1 and "N841" not in err
+    assert not (tmp_path / "runs").exists()  # it can be started again with another number
 
 
 @pytest.mark.parametrize("count", [0, -1])
