@@ -89,6 +89,8 @@ def _training(plan: Plan) -> str:
         *([("copies", memory.copies, _copied(plan))] if memory.copies else []),
         ("activations", memory.activations, KEPT_CHECKPOINTING if plan.checkpointing else "kept for the backward pass"),
         ("logits", memory.logits, "the loss and its gradient"),
+        *([("process", memory.process, "Python, torch and their libraries")] if memory.process else []),
+        *([("fragments", memory.fragments, "free between arrays")] if memory.fragments else []),
         ("total", memory.total, f"at the peak, {memory.peak}"),
     ]
     batch = _batch(plan, plan.device_batch)
@@ -111,8 +113,9 @@ def _devices(plan: Plan, hardware: Hardware, ways: tuple[Way, ...] | None) -> st
     title = f"{layout.devices} × {hardware.name}{shared}"
     if hardware.memory is None or hardware.usable is None:
         return f"{title}\n  how much memory it has is not known"
-    left = f"of {_bytes(hardware.memory)}{' that are free' if hardware.kind == 'cpu' else ''}"
-    rows = [("needs", plan.training.total, ""), ("can have", hardware.usable, f"{left}; the rest is the framework's")]
+    whose = "for what a plan does not know" if hardware.kind == "cpu" else "the framework's"
+    left = f"of {_bytes(hardware.memory)}{' that are free' if hardware.kind == 'cpu' else ''}; the rest is {whose}"
+    rows = [("needs", plan.training.total, ""), ("can have", hardware.usable, left)]
     lines = [title, *_memory(rows)]
     if ways is None:
         return "\n".join([*lines, f"  it fits: {plan.training.total / hardware.usable:.0%} is used"])

@@ -9,9 +9,8 @@ from neural.diagnostics.diagnostic import fail
 from neural.diagnostics.near import nearest
 
 GIB = 2**30
-# Of a device's memory; the rest is the framework's, and fragments. On a CPU GPT-2 in bfloat16 grew to 1.28 times its
-# plan: a tenth is Python, torch and what the libraries of products hold, the rest fragments of the C library's heap.
-USABLE = {"cuda": 0.92, "cpu": 0.75}
+# Of a device's memory. The rest of a GPU's is the framework's, and fragments; a CPU's plan has these, to a tenth.
+USABLE = {"cuda": 0.92, "cpu": 0.9}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,11 @@ from neural.layers.layer import width
 from neural.planning.layout import Layout
 from neural.planning.sizes import FLOAT, HALF, Setting
 
-PARTS = ("weights", "gradients", "optimizer", "copies", "activations", "logits", "head")
+PARTS = ("weights", "gradients", "optimizer", "copies", "activations", "logits", "head", "process", "fragments")
+PROCESS = 400 * 2**20  # bytes of Python, torch and what the libraries of products hold, in a training on a CPU
+# Of what comes and goes in a step on a CPU, so much more is held: glibc 2.36 never puts an aligned array, as torch asks
+# for, into the hole that one of the same size has left. Measured by bench/train_memory.py.
+FRAGMENTS = 0.6
 
 LOGITS = 2**24  # numbers that the trainer has in memory at a time: 64 MiB of float32
 
@@ -29,8 +33,8 @@ class TrainingMemory:
     again. logits: what the loss holds beside these. passing: the most that one layer of the backward pass needs for a
     moment. table: the gradient of a table of embeddings that is added to another one of it, at the end.
     head: the gradient of the head's weight, which is made with the loss. kept_gradients: whether those of an earlier
-    forward pass of the step are there.
-    What the framework itself takes, and fragments of its allocator, come on top.
+    forward pass of the step are there. process: what is there before a model is. fragmented: the part of what comes and
+    goes in a step that is held beside it. On a GPU both are 0: what the framework takes of it comes on top.
     """
 
     weights: int
@@ -44,6 +48,8 @@ class TrainingMemory:
     table: int
     head: int
     kept_gradients: bool
+    process: int = 0
+    fragmented: float = 0.0
 
     @property
     def moments(self) -> dict[str, int]:
@@ -60,9 +66,19 @@ class TrainingMemory:
         }
 
     @property
-    def total(self) -> int:
-        """At the peak."""
+    def allocated(self) -> int:
+        """Of arrays, at the peak."""
         return max(self.moments.values())
+
+    @property
+    def fragments(self) -> int:
+        """Free memory between arrays, that is held and does not fit the next ones."""
+        return int(self.fragmented * (self.allocated - self.weights - self.optimizer))
+
+    @property
+    def total(self) -> int:
+        """Of the process, at the peak."""
+        return self.allocated + self.process + self.fragments
 
     @property
     def peak(self) -> str:

@@ -16,7 +16,9 @@ from neural.planning.activations import activations, recomputed
 from neural.planning.flops import TRAINING, forward_flops, recomputed_flops
 from neural.planning.layout import ALONE, Layout
 from neural.planning.memory import (
+    FRAGMENTS,
     PARTS,
+    PROCESS,
     GenerationMemory,
     TrainingMemory,
     buffer_bytes,
@@ -187,6 +189,8 @@ def plan(
     copies = copies_bytes(share.block, layout, precision, checkpointing=checkpointing)
     kept = (sum(p.activations for p in parts), again)
     training = _training(share, setting, layout, precision, copies, kept, accumulates=passes > 1)
+    if setting.device == "cpu":  # where blocks are computed again, freed memory goes back to the system
+        training = replace(training, process=PROCESS, fragmented=0.0 if checkpointing else FRAGMENTS)
     return Plan(
         network=graph.name,
         parameters=sum(p.parameters for p in parts),

@@ -1,34 +1,44 @@
-"""Memory that a step frees is kept for the next one.
+"""What the C library does with memory that a training on a CPU frees: hold it for the next step, or give it back.
 
-The C library maps each large array anew and gives it back when it is freed, so that a step pays for a page fault every
-4 KiB of every activation: on virtual machines, a tenth of a small GPT's step.
+It maps each large array anew and gives it back when it is freed, so that a step pays for a page fault every 4 KiB of
+every activation: a fifth of GPT-2's step. Held memory is sooner there, and more of it: what is free between two arrays
+may fit none of the next ones.
 """
 
 from __future__ import annotations
 
 import ctypes
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 # Of glibc's malloc.h, with their defaults.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = (-1, 128 * 1024), (-2, 128 * 1024), (-4, 65536)
-HELD = 2**31 - 1  # bytes that may lie free
-AHEAD = 2**26  # bytes to ask the system for at a time
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
+DEFAULTS = {M_TRIM_THRESHOLD: 128 * 1024, M_TOP_PAD: 128 * 1024, M_MMAP_THRESHOLD: 128 * 1024, M_MMAP_MAX: 65536}
+# Up to 2 GiB may lie free, and 64 MiB are asked for at a time.
+HELD = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}
+RETURNED = {M_MMAP_THRESHOLD: 2**20}  # once it is given, the library does not raise it by itself
+
+
+def memory_for(device: str, *, checkpointing: bool) -> AbstractContextManager[None]:
+    """How a training on "cpu" or "cuda" has its memory: held, but where it computes again to need less of it."""
+    if device != "cpu":
+        return nullcontext()
+    return _memory(RETURNED if checkpointing else HELD)
 
 
 @contextmanager
-def memory_held() -> Iterator[None]:
-    """Within it, freed memory stays with the process, where its C library is glibc; elsewhere nothing changes."""
+def _memory(options: Mapping[int, int]) -> Iterator[None]:
+    """Within it they hold, where the C library is glibc; elsewhere nothing changes."""
     if platform.libc_ver()[0] != "glibc":
         yield
         return
     library = ctypes.CDLL(None)
-    for (parameter, _), value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, HELD), (M_TOP_PAD, AHEAD)):
+    for parameter, value in options.items():
         library.mallopt(parameter, value)
     try:
         yield
     finally:
-        for parameter, default in (M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD):
-            library.mallopt(parameter, default)
+        for parameter in options:
+            library.mallopt(parameter, DEFAULTS[parameter])
         library.malloc_trim(0)

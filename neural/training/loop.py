@@ -17,7 +17,7 @@ from torch import nn
 from neural.data.tokenizers import Tokenizer
 from neural.diagnostics.diagnostic import fail
 from neural.planning.plan import plan
-from neural.training.allocation import memory_held
+from neural.training.allocation import memory_for
 from neural.training.distributed.strategy import Layout
 from neural.training.distributed.world import ALONE, World
 from neural.training.execution import Execution
@@ -69,7 +69,8 @@ def train(
     N859 (the disk is full), N836 to N839 and N841 (several processes), and those of `start`.
     """
     chosen = choose_device(device)
-    memory = memory_held() if chosen.type == "cpu" else nullcontext()
+    again = bool(run.program.settings.execution.get("activation_checkpointing"))
+    memory = memory_for(chosen.type, checkpointing=again)
     with RunLock(run.path) if world.leads else nullcontext(), _full_disk_is_said(run), memory, StopRequest() as stop:
         session = start(run, chosen, world, layout)
         end = _end(session, stop_at)

@@ -79,7 +79,7 @@ def test_a_plan_for_tools() -> None:
         moments = memory.pop("moments", None)
         assert sum(memory.values()) == (total if moments is None else moments["the loss"])
         assert moments is None or max(moments.values()) == total
-    parts = {"weights", "gradients", "optimizer", "copies", "activations", "logits", "head"}
+    parts = {"weights", "gradients", "optimizer", "copies", "activations", "logits", "head", "process", "fragments"}
     assert made["memory"]["training"].keys() == parts
     assert made["memory"]["generation"].keys() == {"weights", "cache"}
 

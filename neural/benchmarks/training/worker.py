@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from neural.benchmarks.training.contenders import Step, Task, contender
-from neural.training.allocation import memory_held
+from neural.training.allocation import memory_for
 from neural.training.loss import Batch
 from neural.training.meter import fastest_product, memory_peak
 from neural.training.session import to_device
@@ -80,7 +80,7 @@ def measure(task: Task, name: str, nanogpt: Path | None) -> dict[str, object]:
 if __name__ == "__main__":
     where, who, *checkout = sys.argv[1:]
     task = Task.read(Path(where))
-    held = who == "neural" and task.device.type == "cpu"
-    with redirect_stdout(sys.stderr), memory_held() if held else nullcontext():
+    memory = memory_for(task.on, checkpointing=False) if who == "neural" else nullcontext()
+    with redirect_stdout(sys.stderr), memory:
         found = measure(task, who, Path(checkout[0]) if checkout else None)
     print(json.dumps(found))

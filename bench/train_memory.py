@@ -1,0 +1,103 @@
+"""The memory that `neural plan` says, beside that of the process that trains: two sizes, both precisions, with and
+without activation checkpointing.
+
+    python bench/train_memory.py [--only gpt2,big] [--output bench/results]
+
+Each training is `neural train` as people type it, on the CPU, for some steps. Measured is the most that the process had
+in memory (its resident set), by the system's account: weights and activations, and Python, torch, what the libraries
+of products hold, and fragments of the heap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neural.compiler import load
+from neural.planning.plan import plan
+from neural.training.metrics import read_metrics
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parent / "examples"
+# The example, what is set in it, its batch.
+SIZES = {
+    "gpt2": ("gpt2", {"dropout": 0.0, "context": 512}, 2),
+    "big": ("shakespeare_char", {"n_layer": 6, "n_head": 6, "d_model": 384, "context": 256, "dropout": 0.2}, 64),
+}
+STEPS = 3  # the optimizer's moments are there from the end of the first
+TEXT = "the quick brown fox jumps over a lazy dog and sings of liquor, jugs and zephyrs while we box\n" * 2000
+
+
+def program_of(example: str, batch: int, precision: str, again: bool, folder: Path) -> Path:
+    """The example with that batch, in a single forward pass a step."""
+    train = f"train {{ steps: {STEPS} batch_size: {batch} gradient_clip: 1.0 log_every: 1 eval_batches: 1 }}"
+    execution = f'execution {{ device: "cpu" precision: "{precision}" activation_checkpointing: {str(again).lower()} }}'
+    text = (EXAMPLES / f"{example}.neural").read_text()
+    path = folder / f"{example}.neural"
+    path.write_text(re.sub(r"train \{[^}]*\}", f"{train}\n  {execution}", text))
+    return path
+
+
+def measure(size: str, precision: str, again: bool) -> dict[str, Any]:
+    """Planned and measured bytes of one training, and its speed in its last step."""
+    example, sets, batch = SIZES[size]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "text.txt").write_text(TEXT)
+        file = program_of(example, batch, precision, again, folder)
+        made = plan(load(file, sets, None), device="cpu")
+        given = [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
+        where = ["--data", folder / "text.txt", "--out", folder / "run", "--force"]
+        command = [sys.executable, "-m", "neural", "train", file, *where, *given]
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        last = [record for record in read_metrics(folder / "run" / "metrics.jsonl") if record["kind"] == "train"][-1]
+    planned, measured = made.training.total, last["memory"]
+    return {
+        "size": size,
+        "precision": precision,
+        "activation_checkpointing": again,
+        "planned_bytes": planned,
+        "peak": made.training.peak,
+        "measured_bytes": measured,
+        "measured_over_planned": measured / planned,
+        "tokens_per_second": last["tokens_per_second"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(SIZES), help="which sizes, with commas")
+    parser.add_argument("--output", type=Path, default=HERE / "results", help="the folder for results")
+    arguments = parser.parse_args()
+    rows = []
+    for size, precision, again in product(arguments.only.split(","), ("float32", "bfloat16"), (False, True)):
+        row = measure(size, precision, again)
+        rows.append(row)
+        what = f"{size:5} {precision:8}  {'blocks again' if again else 'all kept':12}"
+        planned, measured = (f"{row[name] / 2**20:6,.0f} MiB" for name in ("planned_bytes", "measured_bytes"))
+        ratio, speed = f"{row['measured_over_planned']:.3f}", f"{row['tokens_per_second']:7,.0f} tokens/s"
+        print(f"{what}  planned {planned}  measured {measured}  {ratio}  {speed}", flush=True)
+    now = datetime.now(UTC)
+    machine = {"cores": os.cpu_count(), "system": platform.platform()}
+    head = {"date": now.isoformat(timespec="seconds"), "machine": machine, "torch": str(torch.__version__)}
+    path = arguments.output / f"plan_memory_{now:%Y-%m-%d}.json"
+    path.write_text(json.dumps(head | {"rows": rows}, indent=2) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
