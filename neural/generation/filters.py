@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 GROUPS = 4  # times as many as numbers are looked for: the peaks of groups bound these from below
-SHORTLISTS = 256, 4096  # tokens that nearly always hold the mass p, and cost a small part of sorting GPT-2's vocabulary
+SHORTLIST = 256  # tokens that mostly hold the mass p, and cost a small part of sorting GPT-2's vocabulary
+BINS, BIN = 4096, 1 / 256  # of scores below the largest: those of the bin where the mass reaches p are put in order
+UNSURE = 1e-10  # sums of probabilities in two orders differ by less
 MANY = 2048  # numbers that are put in order sooner as integers, for which processors have vectors
 
 
@@ -148,18 +150,30 @@ def largest(scores: np.ndarray, count: int) -> np.ndarray:
 
 def _fewest(logits: np.ndarray, scores: np.ndarray, weights: np.ndarray, p: float) -> np.ndarray:
     """Keep the tokens of the largest scores (B, V), the fewest that have p of all weights (B, V), at least one."""
-    total = weights.sum(axis=-1, keepdims=True)
+    if len(scores) == 1 and (places := _fewest_of(scores[0], weights[0], p)) is not None:
+        return _only(logits, places[None])
+    order = (-scores).argsort(axis=-1, kind="stable")
+    mass = np.take_along_axis(weights, order, axis=-1).cumsum(axis=-1) / weights.sum(axis=-1, keepdims=True)
+    return _only(logits, order, np.arange(order.shape[-1]) < (mass < p).sum(axis=-1, keepdims=True) + 1)
 
-    def holding(row: np.ndarray) -> np.ndarray:
-        for places in (leading(row, count) for count in SHORTLISTS):
-            if weights[0][places].sum() > (p + 1e-9) * total:
-                return places
-        return np.flatnonzero(row > -math.inf)
 
-    order = _leaders(scores, holding)
-    mass = np.take_along_axis(weights, order, axis=-1).cumsum(axis=-1) / total
-    counts = (mass < p).sum(axis=-1, keepdims=True) + 1
-    return _only(logits, order, np.arange(order.shape[-1]) < counts)
+def _fewest_of(scores: np.ndarray, weights: np.ndarray, p: float) -> np.ndarray | None:
+    """The places that `_fewest` keeps of scores and weights (V,), without putting all in order: None where it takes the
+    sums in order to tell.
+    """
+    total = weights.sum()
+    sure, places, before = np.empty(0, np.int64), leading(scores, SHORTLIST), 0.0
+    if whole := weights[places].sum() <= (p + UNSURE) * total:
+        bins = np.minimum((scores.max() - scores) / BIN, BINS - 1).astype(np.int32)
+        masses = np.bincount(bins, weights).cumsum()
+        reached = min(masses.searchsorted(p * total), len(masses) - 1)
+        sure, places = np.flatnonzero(bins < reached), np.flatnonzero(bins == reached)
+        before = masses[reached - 1] if reached else 0.0
+    order = places[_descending(scores[places])]
+    mass = np.append(before, before + weights[order].cumsum()) / total
+    if whole and np.abs(mass - p).min() < UNSURE:
+        return None
+    return np.append(sure, order[: (mass[1:] < p).sum() + 1])
 
 
 def _leaders(scores: np.ndarray, shorten: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

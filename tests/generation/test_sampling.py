@@ -20,7 +20,7 @@ from transformers import (
 
 from neural.diagnostics.diagnostic import NeuralError
 from neural.generation import filters
-from neural.generation.filters import SHORTLISTS, completing, keep_top_k, keep_top_p, keep_typical, largest
+from neural.generation.filters import SHORTLIST, completing, keep_top_k, keep_top_p, keep_typical, largest
 from neural.generation.options import SamplingOptions
 from neural.generation.sampling import Narrowed, Past, draw, narrowed, penalised, row_generator, sample
 from tests.generation.reference import probabilities
@@ -119,7 +119,7 @@ def test_the_distribution_is_the_references(
     options: SamplingOptions, vocab_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of rows together, and of each by itself, where few of the tokens are put in order."""
-    monkeypatch.setattr(filters, "SHORTLISTS", (4, 16))
+    monkeypatch.setattr(filters, "SHORTLIST", 4)
     logits, seen = random_rows(vocab_size, ROWS if vocab_size < 100 else max(10, ROWS // 10), vocab_size)
     logits[:, 0] = 0.5  # never ruled out
     past = random_past(vocab_size, seen)
@@ -188,7 +188,7 @@ def test_filters_agree_with_transformers(options: SamplingOptions, warper: objec
 
 @pytest.mark.parametrize("p", [0.5, 0.999, 0.999999])
 def test_a_nucleus_wider_than_the_shortlists_is_whole(p: float) -> None:
-    logits = np.random.default_rng(1).normal(0, 0.2, (1, 10 * SHORTLISTS[-1])).astype(np.float32)
+    logits = np.random.default_rng(1).normal(0, 0.2, (1, 100 * SHORTLIST)).astype(np.float32)
     mass = np.sort(softmax(logits))[:, ::-1].cumsum(-1)
     assert np.isfinite(keep_top_p(logits, p)).sum(-1).tolist() == ((mass < p).sum(-1) + 1).tolist()
 

@@ -13,6 +13,7 @@ struct AttentionLayer {
     int64_t heads, kv_heads, head_dim, padded, window;  // window: 0 for none
     float scale;
     int64_t offset;  // of its part in a page, numbers
+    std::vector<int64_t> ends;  // of each segment: how many tasks there are up to its end
 
     int64_t keys_size() const { return kv_heads * head_dim * PAGE; }
     int64_t size() const { return keys_size() + kv_heads * PAGE * padded; }
@@ -122,9 +123,15 @@ static void attend_tile(const AttentionLayer &layer, const Tokens &tokens, const
         lowest = std::min(lowest, low[m]);
     }
     int64_t begin = lowest / PAGE * PAGE, end = (highest + PAGE - 1) / PAGE * PAGE;
+    auto keys = [&](int64_t p, int64_t head) { return layer.keys(tokens.page<T>(segment, p), head); };
+    auto values = [&](int64_t p) { return layer.values(tokens.page<T>(segment, p), kv_head); };
+    int64_t keys_bytes = layer.head_dim * PAGE * sizeof(T);
+    auto values_bytes = [&](int64_t p) { return std::min(PAGE, highest - p) * layer.padded * int64_t(sizeof(T)); };
+    int64_t following = std::min(kv_head + 1, layer.kv_heads - 1);  // what the thread most likely reads next
     for (int64_t p = begin; p < end; p += PAGE)
-        float_product<T>(highest - p)(count, at, layer.keys(tokens.page<T>(segment, p), kv_head), PAGE, layer.head_dim,
-                                      room + p, room_step, false);
+        float_product<T>(highest - p)(count, at, keys(p, kv_head), PAGE, layer.head_dim, room + p, room_step, false,
+                                      p + PAGE < end ? all_of(keys(p + PAGE, kv_head), keys_bytes, layer.head_dim)
+                                                     : all_of(values(begin), values_bytes(begin), layer.head_dim));
     float totals[TILE];
     for (int m = 0; m < count; m++)
         totals[m] = exponentials(room + m * room_step, begin, end, low[m], high[m], layer.scale);
@@ -134,8 +141,10 @@ static void attend_tile(const AttentionLayer &layer, const Tokens &tokens, const
         auto product = float_product<T>(width);
         for (int64_t p = begin; p < end; p += PAGE) {
             for (int m = 0; m < count; m++) at[m] = room + m * room_step + p;
-            product(count, at, layer.values(tokens.page<T>(segment, p), kv_head) + chunk, layer.padded,
-                    std::min(PAGE, highest - p), sums, 64, p > begin);
+            int64_t steps = std::min(PAGE, highest - p);
+            product(count, at, values(p) + chunk, layer.padded, steps, sums, 64, p > begin,
+                    p + PAGE < end ? all_of(values(p + PAGE), values_bytes(p + PAGE), steps)
+                                   : all_of(keys(begin, following), keys_bytes, steps));
         }
         int64_t real = std::min(width, layer.head_dim - chunk);
         for (int m = 0; m < count; m++) {

@@ -128,12 +128,14 @@ private:
     // How the rows of an operation are shared: about two tasks a thread
     int64_t share(int64_t rows) const { return (rows + 2 * threads_.count() - 1) / (2 * threads_.count()); }
 
-    int64_t tasks(const Operation &o) const {
+    int64_t tasks(const Operation &o) {
         if (o.kind == LINEAR) return matrices[o.matrix]->panels();
         if (o.kind == KEEP) return layers_[o.number].kv_heads;
         if (o.kind == ATTEND) {
+            AttentionLayer &layer = layers_[o.number];
             int64_t total = 0;
-            for (const Segment &s : tokens_.segments) total += Tiles(layers_[o.number], s).tasks;
+            layer.ends.clear();
+            for (const Segment &s : tokens_.segments) layer.ends.push_back(total += Tiles(layer, s).tasks);
             return total;
         }
         return rows(o) ? (rows(o) + share(rows(o)) - 1) / share(rows(o)) : 0;
@@ -224,7 +226,7 @@ private:
         const Matrix &w = *matrices[o.matrix];
         int64_t count = rows(o), first = panel * PANEL, width = std::min<int64_t>(PANEL, w.n - first);
         if (int64_t(own.sums.size()) < count * PANEL) own.sums.resize(count * PANEL);
-        panel_product(w, panel, count, at(o.a, 0), step(o.a), integers_, own.sums.data());
+        panel_product(w, panel, w.panel(panel + 1), count, at(o.a, 0), step(o.a), integers_, own.sums.data());
         for (int64_t row = 0; row < count; row++) finish(o, own.sums.data() + row * PANEL, row, first, width);
     }
 
@@ -259,17 +261,14 @@ private:
     template <typename T>
     void attend(const Operation &o, int64_t task, Scratch &own) const {
         const AttentionLayer &layer = layers_[o.number];
-        for (const Segment &s : tokens_.segments) {
-            Tiles tiles(layer, s);
-            if (task < tiles.tasks) {
-                int64_t rows[TILE], heads[TILE], kv_head;
-                int count = tiles.pairs(layer, s, task, rows, heads, kv_head);
-                if (tiles.alone()) keep_rows<T>(o, s, kv_head);
-                return attend_tile<T>(layer, tokens_, s, kv_head, count, rows, heads, at(o.a, 0), step(o.a), at(o.out, 0),
-                                   step(o.out), own.room.data(), room_step_);
-            }
-            task -= tiles.tasks;
-        }
+        size_t i = std::upper_bound(layer.ends.begin(), layer.ends.end(), task) - layer.ends.begin();
+        const Segment &s = tokens_.segments[i];
+        Tiles tiles(layer, s);
+        int64_t rows[TILE], heads[TILE], kv_head;
+        int count = tiles.pairs(layer, s, i ? task - layer.ends[i - 1] : task, rows, heads, kv_head);
+        if (tiles.alone()) keep_rows<T>(o, s, kv_head);
+        attend_tile<T>(layer, tokens_, s, kv_head, count, rows, heads, at(o.a, 0), step(o.a), at(o.out, 0), step(o.out),
+                       own.room.data(), room_step_);
     }
 
     bool halves_;
@@ -317,7 +316,7 @@ int64_t engine_buffer(Engine *engine, int64_t width) {
 
 void engine_layer(Engine *engine, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t window, float scale) {
     int64_t padded = (head_dim + 15) / 16 * 16;
-    engine->add_layer({heads, kv_heads, head_dim, padded, window, scale, 0});
+    engine->add_layer({heads, kv_heads, head_dim, padded, window, scale, 0, {}});
 }
 
 // fields: kind; buffer, offset, width of out, a, b and c; matrix, vector, second; number, function, narrow
