@@ -20,7 +20,7 @@ from transformers import (
 
 from neural.diagnostics.diagnostic import NeuralError
 from neural.generation import filters
-from neural.generation.filters import SHORTLIST, completing, keep_top_k, keep_top_p, keep_typical, largest
+from neural.generation.filters import SHORTLIST, completing, exponentials, keep_top_k, keep_top_p, keep_typical, largest
 from neural.generation.options import SamplingOptions
 from neural.generation.sampling import Narrowed, Past, draw, narrowed, penalised, row_generator, sample
 from tests.generation.reference import probabilities
@@ -191,6 +191,14 @@ def test_a_nucleus_wider_than_the_shortlists_is_whole(p: float) -> None:
     logits = np.random.default_rng(1).normal(0, 0.2, (1, 100 * SHORTLIST)).astype(np.float32)
     mass = np.sort(softmax(logits))[:, ::-1].cumsum(-1)
     assert np.isfinite(keep_top_p(logits, p)).sum(-1).tolist() == ((mass < p).sum(-1) + 1).tolist()
+
+
+def test_a_nucleus_that_a_token_just_fills_is_the_same_alone() -> None:
+    """Where sums in two orders could differ in what they reach."""
+    logits = np.random.default_rng(0).normal(0, 0.2, (2, 16 * SHORTLIST)).astype(np.float32)
+    mass = np.sort(exponentials(logits[:1]))[0, ::-1].cumsum() / exponentials(logits[:1]).sum()
+    for p in mass[2 * SHORTLIST :: 100].tolist():
+        np.testing.assert_array_equal(keep_top_p(logits[:1], p)[0], keep_top_p(logits, p)[0])
 
 
 @pytest.mark.parametrize("count", [1, 3, 40, 4000])
