@@ -1,7 +1,9 @@
 """The memory that `neural plan` says, beside that of the process that trains: two sizes, both precisions, with and
 without activation checkpointing.
 
-    python bench/train_memory.py [--only gpt2,big] [--output bench/results]
+    python bench/train_memory.py [--only gpt2,big] [--precision float32,bfloat16] [--output bench/results]
+
+Each result goes to bench/results/plan_memory_<date>.json at once, among those of the same day.
 
 Each training is `neural train` as people type it, on the CPU, for some steps. Measured is the most that the process had
 in memory (its resident set), by the system's account: weights and activations, and Python, torch, what the libraries
@@ -36,6 +38,7 @@ SIZES = {
     "gpt2": ("gpt2", {"dropout": 0.0, "context": 512}, 2),
     "big": ("shakespeare_char", {"n_layer": 6, "n_head": 6, "d_model": 384, "context": 256, "dropout": 0.2}, 64),
 }
+WHICH = ("size", "precision", "activation_checkpointing")  # of the rows
 STEPS = 3  # the optimizer's moments are there from the end of the first
 TEXT = "the quick brown fox jumps over a lazy dog and sings of liquor, jugs and zephyrs while we box\n" * 2000
 
@@ -81,22 +84,22 @@ def measure(size: str, precision: str, again: bool) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(SIZES), help="which sizes, with commas")
+    parser.add_argument("--precision", default="float32,bfloat16", help="which, with commas")
     parser.add_argument("--output", type=Path, default=HERE / "results", help="the folder for results")
     arguments = parser.parse_args()
-    rows = []
-    for size, precision, again in product(arguments.only.split(","), ("float32", "bfloat16"), (False, True)):
+    machine = {"cores": os.cpu_count(), "system": platform.platform(), "libc": " ".join(platform.libc_ver())}
+    for size, precision, again in product(arguments.only.split(","), arguments.precision.split(","), (False, True)):
         row = measure(size, precision, again)
-        rows.append(row)
         what = f"{size:5} {precision:8}  {'blocks again' if again else 'all kept':12}"
         planned, measured = (f"{row[name] / 2**20:6,.0f} MiB" for name in ("planned_bytes", "measured_bytes"))
         ratio, speed = f"{row['measured_over_planned']:.3f}", f"{row['tokens_per_second']:7,.0f} tokens/s"
         print(f"{what}  planned {planned}  measured {measured}  {ratio}  {speed}", flush=True)
-    now = datetime.now(UTC)
-    machine = {"cores": os.cpu_count(), "system": platform.platform()}
-    head = {"date": now.isoformat(timespec="seconds"), "machine": machine, "torch": str(torch.__version__)}
-    path = arguments.output / f"plan_memory_{now:%Y-%m-%d}.json"
-    path.write_text(json.dumps(head | {"rows": rows}, indent=2) + "\n")
-    print(path)
+        now = datetime.now(UTC)
+        path = arguments.output / f"plan_memory_{now:%Y-%m-%d}.json"
+        before = json.loads(path.read_text())["rows"] if path.exists() else []
+        others = [r for r in before if any(r[name] != row[name] for name in WHICH)]
+        head = {"date": now.isoformat(timespec="seconds"), "machine": machine, "torch": str(torch.__version__)}
+        path.write_text(json.dumps(head | {"rows": [*others, row]}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
