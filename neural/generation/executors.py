@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -88,6 +89,8 @@ def _open_onnxruntime(found: Trained, width: str | None, say: Say, limits: Limit
 
 
 def _open_openvino(found: Trained, width: str | None, say: Say, limits: Limits) -> Executor:
+    # Where it finds this package, OpenVINO reports its import to a server, from a fork of this process.
+    sys.modules.setdefault("openvino_telemetry", None)
     from neural.generation import openvino_session
     from neural.generation.onnx_executor import open_onnx
 

@@ -154,3 +154,10 @@ def test_what_is_not_installed_is_said_and_auto_takes_another(
     assert choose_executor(trained).name == "torch"
     with pytest.raises(NeuralError, match="N967"):
         choose_executor(trained, "auto", "int8")
+
+
+def test_openvino_reports_nothing() -> None:
+    choose_executor(made("gpt2"), "openvino").open(Limits(slots=1))
+    from openvino.tools.ovc import telemetry_utils
+
+    assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
