@@ -420,7 +420,9 @@ def test_ctrl_c_and_a_full_disk_leave_nothing(folder: Path, neural, tmp_path: Pa
 def test_a_signal_in_the_middle(folder: Path, tmp_path: Path) -> None:
     """Of the calibration, which is made to take long: all of the work is a fifth of a second."""
     slow = "import time, neural.generation.quantize as q; q.second_moments = lambda *_: time.sleep(60)"
-    command = [sys.executable, "-c", f"{slow}; from neural.cli import main; main()", "quantize", str(folder / "first")]
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's `&` has it ignored
+    command = [sys.executable, "-c", f"{slow}; {heard}; from neural.cli import main; main()"]
+    command += ["quantize", str(folder / "first")]
     process = subprocess.Popen(
         [*command, "--to", "int8", "--output", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True
     )
