@@ -187,7 +187,7 @@ def test_filters_agree_with_transformers(options: SamplingOptions, warper: objec
 
 
 @pytest.mark.parametrize("p", [0.5, 0.999, 0.999999])
-def test_a_nucleus_wider_than_the_shortlists_is_whole(p: float) -> None:
+def test_a_nucleus_wider_than_the_shortlist_is_whole(p: float) -> None:
     logits = np.random.default_rng(1).normal(0, 0.2, (1, 100 * SHORTLIST)).astype(np.float32)
     mass = np.sort(softmax(logits))[:, ::-1].cumsum(-1)
     assert np.isfinite(keep_top_p(logits, p)).sum(-1).tolist() == ((mass < p).sum(-1) + 1).tolist()

@@ -47,7 +47,8 @@ def prepare(
     save_file({name: tensor.contiguous() for name, tensor in own.items()}, folder / "ours.safetensors")
     (folder / "program.neural").write_bytes(Path(program.path).read_bytes())
     bias = any(name.endswith(".bias") for name in own)
-    task = Task(folder, program.name, sets, bias, precision, device, WARM)
+    again = bool(program.settings.execution.get("activation_checkpointing"))
+    task = Task(folder, program.name, sets, bias, again, precision, device, WARM)
     task.write()
     if peers:
         recognized = recognize(program.graph)

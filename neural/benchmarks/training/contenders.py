@@ -36,12 +36,15 @@ CONTENDERS = ("neural", "nanogpt", "nanogpt-compiled", "transformers")
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What all contenders do. The folder holds program, weights and batches; bias: whether the model has biases."""
+    """What all contenders do. The folder holds program, weights and batches; bias: whether the model has biases;
+    checkpointing: whether our source computes blocks again.
+    """
 
     folder: Path
     network: str
     sets: dict[str, Any]
     bias: bool
+    checkpointing: bool
     precision: str  # of products: "float32", or autocast's
     on: str  # "cpu" or "cuda"
     warm: int  # steps that are not timed: the compilers of contenders work in them

@@ -80,7 +80,7 @@ def measure(task: Task, name: str, nanogpt: Path | None) -> dict[str, object]:
 if __name__ == "__main__":
     where, who, *checkout = sys.argv[1:]
     task = Task.read(Path(where))
-    memory = memory_for(task.on, checkpointing=False) if who == "neural" else nullcontext()
+    memory = memory_for(task.on, checkpointing=task.checkpointing) if who == "neural" else nullcontext()
     with redirect_stdout(sys.stderr), memory:
         found = measure(task, who, Path(checkout[0]) if checkout else None)
     print(json.dumps(found))
