@@ -44,7 +44,7 @@ EngineName = Annotated[
 ]
 Quantize = Annotated[
     str | None,
-    typer.Option("--quantize", help="Weights as int8 or int4: sooner, less exact.", metavar="TYPE"),
+    typer.Option("--quantize", help="Weights as int8, int4, or on a GPU bfloat16: sooner, less exact.", metavar="TYPE"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 import torch._dynamo
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from neural.generation.request import Limits
 from neural.generation.rows import power
 from neural.generation.torch_executor import TorchExecutor
 from neural.training.compiling import CACHE, compiled, failed
 
-FEWEST_PLACES = 128
+FEWEST_PLACES = {"cpu": 128, "cuda": 256}
+# of Inductor: a product of a matrix and one vector becomes a kernel of its own, tuned for the GPU, not cuBLAS's
+ON_GPU = {"coordinate_descent_tuning": True}
 MOST_SHAPES = 256  # that Dynamo may compile of one function; by itself it gives up after eight
 WARM_UPS = 2  # before a graph is recorded: libraries choose their kernels and make room
 
@@ -41,8 +45,10 @@ class FixedCache:
 
     def __init__(self, held: Mapping[int, tuple[Tensor, Tensor]], shape: Shape, device: torch.device) -> None:
         self.length = shape.places - 1
-        self.ids = torch.zeros(shape.rows, 1, dtype=torch.int64, device=device)
-        self.positions = torch.zeros_like(self.ids)
+        self._numbers = torch.zeros(2, shape.rows, 1, dtype=torch.int64, device=device)
+        self.ids, self.positions = self._numbers
+        on_gpu = device.type == "cuda"
+        self._given = torch.zeros_like(self._numbers, device="cpu", pin_memory=on_gpu) if on_gpu else self._numbers
         corner = slice(shape.rows), slice(None), slice(shape.places)
         self._held = {layer: (keys[corner], values[corner]) for layer, (keys, values) in held.items()}
         self._rows = torch.arange(shape.rows, device=device)[:, None]
@@ -55,10 +61,15 @@ class FixedCache:
         return keys, values
 
     def fill(self, ids: Sequence[Sequence[int]], positions: Sequence[int]) -> None:
-        """The next step's tokens. Rows that are no one's read a token of their own, at place 0."""
-        idle = len(self.ids) - len(ids)
-        self.ids.copy_(torch.tensor([*ids, *[[0]] * idle]))
-        self.positions.copy_(torch.tensor([*positions, *[0] * idle])[:, None])
+        """The next step's tokens. Rows that are no one's read a token of their own, at place 0.
+
+        A step before it has been read: what a GPU copies while the program goes on is not written over.
+        """
+        given = self._given.numpy()
+        given[:, len(ids) :] = 0
+        given[0, : len(ids)] = ids
+        given[1, : len(ids), 0] = positions
+        self._numbers.copy_(self._given, non_blocking=True)
 
 
 class CompiledExecutor(TorchExecutor):
@@ -68,7 +79,8 @@ class CompiledExecutor(TorchExecutor):
     holds all rows: a power of four of them, and a power of two of places. Each is compiled when it is first needed,
     the smallest one now, and `say` is told. Where the compiler fails that is said, and steps are as TorchExecutor's.
 
-    On a GPU each shape is recorded as a CUDA graph. That has not been tried on one yet.
+    On a GPU each shape is recorded as a CUDA graph, and attention is compiled with the rest: of one query it is no more
+    than two products of a matrix and a vector (as gpt-fast has it).
     """
 
     def __init__(
@@ -82,7 +94,8 @@ class CompiledExecutor(TorchExecutor):
     ) -> None:
         super().__init__(model, limits, context=context, vocab_size=vocab_size)
         self._say = say
-        self._forward: Callable[..., tuple[Tensor, object]] | None = compiled(model, model.forward)
+        options = ON_GPU if self.device.type == "cuda" else {}
+        self._forward: Callable[..., tuple[Tensor, object]] | None = compiled(model, model.forward, **options)
         self._steps: dict[Shape, tuple[FixedCache, Step]] = {}
         self._pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
         self._warm_up()
@@ -116,7 +129,7 @@ class CompiledExecutor(TorchExecutor):
     def _step(self, rows: int) -> tuple[FixedCache, Step] | None:
         """For so many rows, and the longest of them; None where the compiler fails."""
         most_rows, most_places = self._rows.shape
-        places = max(power(2, self._rows.length + 1), FEWEST_PLACES)
+        places = max(power(2, self._rows.length + 1), FEWEST_PLACES[self.device.type])
         shape = Shape(min(power(4, rows), most_rows), min(places, most_places))
         if shape not in self._steps:
             began = time.perf_counter()
@@ -139,9 +152,13 @@ class CompiledExecutor(TorchExecutor):
         def run() -> Tensor:
             return self._forward(cache.ids, past_key_values=cache, position_ids=cache.positions)[0]
 
-        with torch._dynamo.config.patch(cache_size_limit=MOST_SHAPES):
+        with torch._dynamo.config.patch(cache_size_limit=MOST_SHAPES), self._attention():
             run()
-        return cache, run if self._pool is None else _recorded(run, self._pool)
+            return cache, run if self._pool is None else _recorded(run, self._pool)
+
+    def _attention(self) -> AbstractContextManager:
+        """Around what is compiled: how attention is computed."""
+        return nullcontext() if self._pool is None else sdpa_kernel(SDPBackend.MATH)
 
 
 def _recorded(run: Step, pool: tuple[int, int]) -> Step:

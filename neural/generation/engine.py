@@ -14,6 +14,7 @@ from neural.diagnostics.diagnostic import NeuralError, fail
 from neural.generation.drafting import Drafter, LookUp
 from neural.generation.executor import Executor
 from neural.generation.filters import exponentials, largest
+from neural.generation.greedy import greedy
 from neural.generation.options import SamplingOptions
 from neural.generation.request import Event, FinishReason, Logprobs, Request
 from neural.generation.row import Row
@@ -183,6 +184,9 @@ class Engine:
 
     def _extend(self, guesses: list[list[int]], logits: Tensor | None, firsts: list[Tensor]) -> list[Event]:
         """Draw the next token of every row; where that is what was guessed, the one after it too, and so on."""
+        if not firsts and not any(guesses) and (tokens := greedy(self._writing, logits[:, 0])) is not None:
+            self._executor.commit([1] * len(tokens))
+            return [self._event(row, token, None) for row, token in zip(self._writing, tokens, strict=True)]
         guesses = [*guesses, *[[] for _ in firsts]]
         numbers = None if logits is None else _numbers(logits)
         first = [] if numbers is None else [numbers[:, 0]]
@@ -217,7 +221,8 @@ class Engine:
             drawn |= zip(indices, _sampled([rows[i] for i in indices], of_group), strict=True)
         return [self._event(row, drawn[i], logits[i]) for i, row in enumerate(rows)]
 
-    def _event(self, row: Row, drawn: int | NeuralError, logits: np.ndarray) -> Event:
+    def _event(self, row: Row, drawn: int | NeuralError, logits: np.ndarray | None) -> Event:
+        """logits: (V,), which those who want log probabilities must give."""
         if isinstance(drawn, NeuralError):
             return Event(row.handle, None, error=drawn)
         wanted = row.request.logprobs

@@ -10,23 +10,25 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from neural.diagnostics.diagnostic import Diagnostic, NeuralError, fail
 from neural.generation.executor import Executor, Opener
 from neural.generation.request import Limits
 from neural.training.compiling import lacking
+from neural.training.precision import BF16, silicon
 from neural.training.session import choose_device
 from neural.training.trained import Trained
 
 Say = Callable[[str], None]
-WIDTHS = ("int8", "int4")
+WIDTHS = ("bfloat16", "int8", "int4")
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """open: gives one for a model, a width and limits; it may say what takes a while. obstacle: why it cannot be here,
-    or for this model or width; None where it can. A width is "int8", "int4", or None for float32. prepare: makes what
-    is made once on a machine, and says so.
+    or for this model or width; None where it can. A width is one of WIDTHS, or None for float32. prepare: makes what is
+    made once on a machine, and says so.
     """
 
     open: Callable[[Trained, str | None, Say, Limits], Executor]
@@ -37,21 +39,31 @@ class Kind:
 def _open_torch(found: Trained, width: str | None, say: Say, limits: Limits) -> Executor:
     from neural.generation.torch_executor import TorchExecutor
 
-    model = found.model.to(choose_device("auto"))
-    return TorchExecutor(model, limits, context=found.program.context, vocab_size=found.tokenizer.vocab_size)
+    model, context = _on_its_device(found, width), found.program.context
+    return TorchExecutor(model, limits, context=context, vocab_size=found.tokenizer.vocab_size)
+
+
+def _on_its_device(found: Trained, width: str | None) -> nn.Module:
+    return found.model.to(choose_device("auto"), torch.bfloat16 if width == BF16 else torch.float32)
 
 
 def _torch_obstacle(found: Trained, width: str | None, name: str = "torch") -> Diagnostic | None:
     if width is None:
         return None
-    hint = "use --engine auto, which finds one that does"
-    return Diagnostic("N968", f"the engine {name} does not quantise to {width}", hint=hint)
+    if width != BF16:
+        hint = "use --engine auto, which finds one that does"
+        return Diagnostic("N968", f"the engine {name} does not quantise to {width}", hint=hint)
+    device = choose_device("auto")
+    if BF16 in silicon(device):
+        return None
+    title = f"this {device.type} has no products in bfloat16: float32 would be faster"
+    return Diagnostic("N968", title, hint="leave out --quantize, or use int8")
 
 
 def _open_compiled(found: Trained, width: str | None, say: Say, limits: Limits) -> Executor:
     from neural.generation.compiled_executor import CompiledExecutor
 
-    model, context = found.model.to(choose_device("auto")), found.program.context
+    model, context = _on_its_device(found, width), found.program.context
     return CompiledExecutor(model, limits, context=context, vocab_size=found.tokenizer.vocab_size, say=say)
 
 
@@ -70,6 +82,8 @@ def _open_native(found: Trained, width: str | None, say: Say, limits: Limits) ->
 
 
 def _native_obstacle(found: Trained, width: str | None) -> Diagnostic | None:
+    if width == BF16:
+        return _of_torch_alone("native")
     from neural.generation.native.opening import obstacle
 
     return obstacle(found, width)
@@ -97,7 +111,13 @@ def _open_openvino(found: Trained, width: str | None, say: Say, limits: Limits) 
     return open_onnx(found, width, limits, openvino_session.sessions)
 
 
+def _of_torch_alone(name: str) -> Diagnostic:
+    return Diagnostic("N968", f"the engine {name} has no products in bfloat16", hint="use --engine torch or compiled")
+
+
 def _missing(packages: tuple[str, ...], extra: str, found: Trained, width: str | None) -> Diagnostic | None:
+    if width == BF16:
+        return _of_torch_alone("onnxruntime" if extra == "onnx" else extra)
     lacking = [package for package in packages if find_spec(package) is None]
     if not lacking:
         return None
@@ -131,7 +151,7 @@ def choose_executor(found: Trained, name: str = "auto", width: str | None = None
     N971 (the C++ compiler), N974 (torch.compile), N999 (a width for a quantised run).
     """
     if width not in (None, *WIDTHS):
-        fail("N969", f"weights are not quantised to {width!r}", hint=f"choose {' or '.join(WIDTHS)}")
+        fail("N969", f"weights are not quantised to {width!r}", hint=f"choose {', '.join(WIDTHS)}")
     if width and found.quantized:
         fail("N999", f"{found.program.name} is quantised already", hint="leave out --quantize")
     if name != "auto" and name not in KINDS:

@@ -9,8 +9,11 @@ import numpy as np
 
 from neural.generation.constraint import Progress
 from neural.generation.filters import completing
+from neural.generation.options import SamplingOptions
 from neural.generation.request import FinishReason, Request
 from neural.generation.sampling import Past, row_generator
+
+GREEDY = SamplingOptions(temperature=0)
 
 
 def kept_tokens(context: int) -> int:
@@ -35,6 +38,9 @@ class Row:
         self.first, self.read = 0, 0
         self.manner = replace(request.options, seed=0)  # rows of one manner are sampled together
         self.generator = row_generator(request.options.seed, request.sample)
+        options = request.options
+        plain = replace(GREEDY, seed=options.seed, top_k=options.top_k, top_p=options.top_p, min_p=options.min_p)
+        self._plain = options == plain and request.logprobs is None and request.constraint is None
         self._seen: np.ndarray | None = None  # bool (V,)
         self._counts: np.ndarray | None = None  # float32 (V,)
         self._progress: Progress | None = None
@@ -46,6 +52,11 @@ class Row:
     @property
     def window(self) -> list[int]:
         return self.ids[self.first :] if self.first else self.ids
+
+    @property
+    def takes_largest(self) -> bool:
+        """Whether its next token is that of the largest logit, whatever the text is, and nothing else is told of it."""
+        return self._plain and not (self.request.ends and self.written < self.request.min_new_tokens)
 
     def slide(self, context: int) -> None:
         """Begin the window anew with the newest tokens, which are then to be read."""

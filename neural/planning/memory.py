@@ -21,7 +21,7 @@ PROCESS = 400 * 2**20  # bytes of Python, torch and what the libraries of produc
 # for, into the hole that one of the same size has left. Measured by bench/train_memory.py.
 FRAGMENTS = 0.6
 
-LOGITS = 2**24  # numbers that the trainer has in memory at a time: 64 MiB of float32
+LOGITS = {"cpu": 2**24, "cuda": 2**28}  # numbers that the trainer has in memory at a time, by device
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,18 +172,22 @@ def _matrices(block: Block) -> int:
 def logits_bytes(network: Network, setting: Setting, precision: str) -> int:
     """What the loss holds beside the network's activations and the gradient of the head's weight.
 
-    Where the trainer makes the logits in parts, one of these, on a GPU with its logarithms apart, in half precision
-    with a second set and a product of the weight's shape; and the gradient of the hidden states.
+    Where the trainer makes the logits in parts, one of these, on a GPU with its slopes, and in float32 where they are
+    not compiled, on a CPU in half precision with a second set and a product of the weight's shape; and the gradient of
+    the hidden states.
     """
     output = FLOAT * setting.numbers(network.block.value(network.block.outputs[0]).shape)
     last = parted_head(network)
     if last is None:
         return output * (3 if network.settings.loss in CROSS_ENTROPIES else 2)
     read, rows = network.block.value(last.inputs[0]), setting.rows(last.outputs[0])
-    some = ceil(rows / ceil(rows * network.vocab_size / LOGITS)) * network.vocab_size
-    half = precision != "float32"
-    each = 2 * FLOAT if setting.device == "cuda" else FLOAT + HALF * half
-    product = HALF * network.vocab_size * width(read).value if half else 0
+    some = ceil(rows / ceil(rows * network.vocab_size / LOGITS[setting.device])) * network.vocab_size
+    half, on_gpu = precision != "float32", setting.device == "cuda"
+    each = FLOAT + HALF * half
+    if on_gpu:
+        compiled = network.settings.execution.get("compile") is not False
+        each = 2 * (HALF if half and compiled else FLOAT) + HALF * (half and not compiled)
+    product = HALF * network.vocab_size * width(read).value if half and not on_gpu else 0
     return some * each + setting.bytes(read) + product
 
 

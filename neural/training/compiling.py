@@ -20,7 +20,7 @@ from torch import nn
 
 from neural.compiler import Program
 from neural.training.distributed.parallel import Parallel
-from neural.training.loss import Batch, plain_head
+from neural.training.loss import TILES, Batch, plain_head, softmax_slopes
 from neural.training.randomness import RandomState
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -43,11 +43,14 @@ def lacking(device: torch.device) -> str | None:
     return None
 
 
-def compiled(model: nn.Module, method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of a model of generated source, compiled when it is called, for each shape of tensors by itself."""
+def compiled(model: nn.Module, method: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """A method of a model of generated source, compiled when it is called, for each shape of tensors by itself.
+
+    options: of Inductor.
+    """
     os.environ.setdefault(CACHE, str(_cache_folder()))
     _make_importable(model)
-    return torch.compile(method, dynamic=False)
+    return torch.compile(method, dynamic=False, options=options or None)
 
 
 def failed(error: Exception) -> str:
@@ -68,6 +71,8 @@ def compile_where_it_wins(program: Program, parallel: Parallel, device: torch.de
         return f"not compiled: {missing}"
     model = parallel.model
     parallel.loss.compiled = compiled(model, model.forward if plain_head(model) is None else model.hidden_states)
+    if device.type in TILES:
+        parallel.loss.slopes = torch.compile(softmax_slopes)
     return None
 
 
@@ -80,7 +85,7 @@ def warm_up(parallel: Parallel, batch: Batch, say: Callable[[str], None]) -> Non
         parallel.gradient(batch, 1.0)
         say(f"compiled in {time.perf_counter() - began:.1f} s; kept for the next time in {os.environ[CACHE]}")
     except Exception as error:  # of Dynamo, Inductor, Triton, a C++ compiler or the linker: each has its own
-        parallel.loss.compiled = None
+        parallel.loss.compiled = parallel.loss.slopes = None
         say(f"note: {failed(error)}")
     parallel.model.zero_grad(set_to_none=True)
     randomness.restore(device)

@@ -18,6 +18,10 @@ from neural.training.distributed.vocabulary import Vocabulary
 from neural.training.precision import autocast
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, int64 (B, T)
+Slopes = Callable[[torch.Tensor, torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]  # as `softmax_slopes`
+
+TILES = {"cuda": 64}  # of which a row of logits is a multiple: tensor cores read no others at full speed
+WIDE = "dtype_out" in torch.ops.aten.addmm.overloads()  # sums in float32 of products of halves, of GPUs alone
 
 
 class TrainingLoss(nn.Module):
@@ -25,7 +29,8 @@ class TrainingLoss(nn.Module):
 
     It adds no weights. The head's product is part of the loss where the model says what its head reads
     (`hidden_states`) and the head is a plain Linear, the last of its modules. precision: in which products are
-    computed. compiled: what is called in place of the model, or of its `hidden_states`.
+    computed. compiled: what is called in place of the model, or of its `hidden_states`. slopes: `softmax_slopes`
+    compiled, where it is.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -33,6 +38,7 @@ class TrainingLoss(nn.Module):
         self.model = model
         self.precision = FULL
         self.compiled: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self.slopes: Slopes | None = None
 
     def forward(
         self,
@@ -48,7 +54,7 @@ class TrainingLoss(nn.Module):
                 read = (self.compiled or (self.model if head is None else self.model.hidden_states))(inputs)
             if head is None:
                 return F.cross_entropy(read.flatten(0, 1).float(), targets.flatten()) * share
-            return HeadLoss.apply(read.flatten(0, 1), *Head.of(head), targets.flatten(), share)
+            return HeadLoss.apply(read.flatten(0, 1), *Head.of(head), targets.flatten(), share, self.slopes)
 
 
 def plain_head(model: nn.Module) -> nn.Linear | None:
@@ -94,7 +100,7 @@ def score(
     with autocast(inputs.device, precision):
         read = (model if product is None else model.hidden_states)(inputs).flatten(0, 1)
     head = None if product is None else Head.of(product)
-    for rows in [slice(None)] if head is None else row_chunks(len(read), head.most):
+    for rows in [slice(None)] if head is None else row_chunks(len(read), head.most, read.device.type):
         with autocast(inputs.device, precision):
             logits = read[rows] if head is None else F.linear(read[rows], head.weight, head.bias)
         wanted = expected[rows]
@@ -125,31 +131,37 @@ class HeadLoss(torch.autograd.Function):
         vocabulary: Vocabulary | None,
         targets: torch.Tensor,
         share: float,
+        compiled: Slopes | None,
     ) -> torch.Tensor:
         factor = share / targets.numel()
         total = torch.zeros((), device=hidden.device)
         kind = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
-        matrix = weight if kind is None else weight.to(kind)
+        tile = 1 if vocabulary else TILES.get(hidden.device.type, 1)
+        kept = (None if x is None else x.to(kind or x.dtype) for x in (weight, bias))
+        matrix, offsets = (None if x is None else _padded(x, tile) for x in kept)
         for_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
-        for_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
-        for rows in row_chunks(targets.numel(), vocabulary.most if vocabulary else weight.size(0)):
+        for_weight = torch.empty_like(matrix, dtype=weight.dtype) if ctx.needs_input_grad[1] else None
+        for_bias = torch.zeros_like(offsets, dtype=bias.dtype) if bias is not None and ctx.needs_input_grad[2] else None
+        for rows in row_chunks(targets.numel(), vocabulary.most if vocabulary else weight.size(0), hidden.device.type):
             x, wanted = hidden[rows].to(matrix.dtype), targets[rows, None]
-            logits = linear(x, matrix, None if bias is None else bias.to(matrix.dtype)).float()
-            loss, slopes = _loss_and_slopes(logits, wanted, vocabulary)
+            logits = linear(x, matrix, offsets)
+            if compiled:
+                loss, slopes = compiled(logits, wanted, weight.size(0))
+            else:
+                loss, slopes = _loss_and_slopes(logits[:, : weight.size(0)].float(), wanted, vocabulary)
             total += loss
             if for_hidden is None and for_weight is None:
                 continue
             if for_bias is not None:
-                for_bias.add_(slopes.sum(0), alpha=factor)
-            slopes = slopes.to(matrix.dtype)
+                for_bias[: slopes.size(1)].add_(slopes.sum(0, dtype=bias.dtype), alpha=factor)
+            slopes = _padded(slopes.to(matrix.dtype), 1 if compiled else tile, axis=1)
             if for_hidden is not None:
                 _add_product(for_hidden[rows], slopes, matrix, factor, first=True)
             if for_weight is not None:
                 _add_product(for_weight, slopes.T, x, factor, first=rows.start == 0)
         if vocabulary and for_hidden is not None:
             vocabulary.reduced(for_hidden)
-        ctx.gradients = [for_hidden, for_weight, for_bias]
+        ctx.gradients = [for_hidden, *(None if g is None else g[: weight.size(0)] for g in (for_weight, for_bias))]
         return total * factor
 
     @staticmethod
@@ -157,7 +169,23 @@ class HeadLoss(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None  # handed over, so that autograd need not copy them
         if slope.device.type != "cpu" or slope.item() != 1.0:  # on a GPU, a look at it would be a wait for it
             gradients = [None if g is None else g.mul_(slope) for g in gradients]
-        return *gradients, None, None, None
+        return *gradients, None, None, None, None
+
+
+def _padded(tensor: torch.Tensor, tile: int, axis: int = 0) -> torch.Tensor:
+    """With 0 behind it, up to a multiple of `tile`."""
+    more = -tensor.size(axis) % tile
+    return F.pad(tensor, [0, 0] * (tensor.ndim - 1 - axis) + [0, more]) if more else tensor
+
+
+def softmax_slopes(logits: torch.Tensor, wanted: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sum of the cross-entropies of the first `size` of each row's logits (n, v), and its slopes by all of them, in
+    their dtype: softmax less one-hot, and 0 after the first `size`. wanted int64 (n, 1).
+    """
+    logs = logits[:, :size].float().log_softmax(-1)
+    loss = -logs.gather(1, wanted).sum()
+    hit = torch.arange(size, device=logits.device) == wanted
+    return loss, F.pad((logs.exp() - hit.float()).to(logits.dtype), [0, logits.size(1) - size])
 
 
 def _loss_and_slopes(
@@ -180,16 +208,19 @@ def _loss_and_slopes(
 
 def _add_product(into: torch.Tensor, a: torch.Tensor, b: torch.Tensor, factor: float, *, first: bool) -> None:
     """into += factor · (a @ b), in the precision of `into`; `first` forgets what is there."""
+    beta = 0 if first else 1
     if a.dtype == into.dtype:
-        torch.addmm(into, a, b, beta=0 if first else 1, alpha=factor, out=into)
+        torch.addmm(into, a, b, beta=beta, alpha=factor, out=into)
+    elif WIDE and a.device.type == "cuda":
+        torch.ops.aten.addmm.dtype_out(into, a, b, into.dtype, beta=beta, alpha=factor, out=into)
     elif first:
         into.copy_(a @ b).mul_(factor)
     else:
         into.add_(a @ b, alpha=factor)
 
 
-def row_chunks(rows: int, width: int) -> Iterator[slice]:
+def row_chunks(rows: int, width: int, device: str) -> Iterator[slice]:
     """Slices of so many rows that `width` numbers for each of them are at most LOGITS, evenly cut."""
-    chunks = -(-rows * width // LOGITS)
+    chunks = -(-rows * width // LOGITS[device])
     for i in range(chunks):
         yield slice(i * rows // chunks, (i + 1) * rows // chunks)

@@ -16,6 +16,7 @@ from torch import nn
 
 from neural.data.tokenizers import load_tokenizer
 from neural.diagnostics.diagnostic import NeuralError
+from neural.generation import greedy
 from neural.generation.constraint import Constraint, constrain
 from neural.generation.drafting import Drafter, DraftModel
 from neural.generation.engine import Engine
@@ -193,6 +194,21 @@ def test_two_hundred_requests_together_are_as_each_alone(model: nn.Module, limit
     together = [ids(events) for events in run(engine(model, **limits), requests)]
     alone = engine(model, slots=1)
     assert together == [ids(*run(alone, [request])) for request in requests]
+
+
+def test_greedy_search_where_the_logits_are(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU tokens alone are copied; ties, and rows that ask for more, are as they are on a CPU."""
+    rng = random.Random(6)
+    requests = [random_request(rng) for _ in range(100)]
+    plain = [dataclasses.replace(r, options=GREEDY, logprobs=None, constraint=None) for r in requests]
+    expected = [ids(events) for events in run(engine(model, slots=4), [*plain, *requests])]
+    monkeypatch.setattr(greedy, "APART", {"cpu"})
+    assert [ids(events) for events in run(engine(model, slots=4), [*plain, *requests])] == expected
+    rows = [Row(0, plain[0]), Row(1, dataclasses.replace(plain[0], max_new_tokens=9))]
+    ties = torch.tensor([[0.0, 2.0, 2.0, 1.0], [3.0, 3.0, 3.0, -math.inf]])
+    assert greedy.greedy(rows, ties) == [1, 0]
+    assert greedy.greedy(rows, torch.tensor([[0.0, math.nan], [0.0, 1.0]])) is None
+    assert greedy.greedy([Row(0, dataclasses.replace(plain[0], logprobs=1))], ties[:1]) is None
 
 
 def test_prompts_are_read_once(model: nn.Module) -> None:

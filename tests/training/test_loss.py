@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from neural.training import loss
-from neural.training.loss import HeadLoss, TrainingLoss, plain_head, row_chunks, score
+from neural.training.loss import HeadLoss, Slopes, TrainingLoss, plain_head, row_chunks, score, softmax_slopes
 
 
 def case(vocabulary: int, tokens: int = 40, width: int = 12, *, bias: bool = True) -> tuple[torch.Tensor, ...]:
@@ -23,16 +23,19 @@ def case(vocabulary: int, tokens: int = 40, width: int = 12, *, bias: bool = Tru
 @pytest.mark.parametrize("vocabulary", [2, 7, 64, 65, 500])
 @pytest.mark.parametrize("limit", [1, 1000, 2**25])
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("tile", "slopes"), [(1, None), (64, None), (64, softmax_slopes)])
 def test_loss_and_gradients_are_those_of_whole_logits(
-    vocabulary: int, limit: int, bias: bool, monkeypatch: pytest.MonkeyPatch
+    vocabulary: int, limit: int, bias: bool, tile: int, slopes: Slopes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss, "LOGITS", limit)
+    """On a GPU rows of logits have a length that is a multiple of a tile, and their slopes are compiled."""
+    monkeypatch.setitem(loss.LOGITS, "cpu", limit)
+    monkeypatch.setitem(loss.TILES, "cpu", tile)
     *given, targets = case(vocabulary, bias=bias)
     expected_of = [x.double().requires_grad_() if x is not None else None for x in given]
     expected = 0.25 * F.cross_entropy(F.linear(*expected_of), targets)
     (3 * expected).backward()
     found_of = [x.clone().requires_grad_() if x is not None else None for x in given]
-    found = HeadLoss.apply(*found_of, None, targets, 0.25)
+    found = HeadLoss.apply(*found_of, None, targets, 0.25, slopes)
     (3 * found).backward()
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-7)
     for one, other in zip(found_of, expected_of, strict=True):
@@ -42,15 +45,15 @@ def test_loss_and_gradients_are_those_of_whole_logits(
 
 def test_a_frozen_head_has_no_gradient() -> None:
     hidden, weight, _, targets = case(9, bias=False)
-    HeadLoss.apply(hidden.requires_grad_(), weight, None, None, targets, 1.0).backward()
+    HeadLoss.apply(hidden.requires_grad_(), weight, None, None, targets, 1.0, None).backward()
     assert hidden.grad is not None and weight.grad is None
 
 
 @pytest.mark.parametrize(("rows", "width"), [(1, 1), (7, 10), (100, 3), (5, 10**9), (4096, 50257)])
 def test_chunks_are_all_rows_once_and_small(rows: int, width: int) -> None:
-    slices = list(row_chunks(rows, width))
+    slices = list(row_chunks(rows, width, "cpu"))
     assert [i for s in slices for i in range(rows)[s]] == list(range(rows))
-    assert all((s.stop - s.start) * width <= max(loss.LOGITS, width) for s in slices)
+    assert all((s.stop - s.start) * width <= max(loss.LOGITS["cpu"], width) for s in slices)
 
 
 @pytest.fixture
@@ -80,7 +83,7 @@ def test_scores_are_those_of_whole_logits(model: nn.Module, monkeypatch: pytest.
     inputs, targets = torch.randint(20, (3, 8)), torch.randint(20, (3, 8))
     logits = model(inputs).detach().flatten(0, 1)
     targets[0] = logits.argmax(-1)[:8]
-    monkeypatch.setattr(loss, "LOGITS", tokens * logits.size(-1))
+    monkeypatch.setitem(loss.LOGITS, "cpu", tokens * logits.size(-1))
     with torch.no_grad():
         nats, right = score(model, inputs, targets)
     expected = F.cross_entropy(logits.double(), targets.flatten(), reduction="sum")

@@ -29,7 +29,7 @@ def compare(rank: int, size: int, port: int) -> None:
     with joined(CPU):
         mesh = init_device_mesh("cpu", (size,), mesh_dim_names=("tensor",))
         for vocabulary, limit, biased in [(40, 10**6, True), (41, 100, False), (7, 1, True)]:
-            loss.LOGITS = limit
+            loss.LOGITS["cpu"] = limit
             compare_losses(mesh, vocabulary, biased)
         compare_tables(mesh)
         compare_ranks(mesh)
@@ -45,7 +45,7 @@ def compare_losses(mesh, vocabulary: int, biased: bool) -> None:
     x = hidden.detach().float().requires_grad_()
     parts = [distribute_tensor(w.detach().float(), mesh, [Shard(0)]).requires_grad_() for w in (weight, bias)]
     own = [parts[0].to_local(), parts[1].to_local() if biased else None]
-    found = HeadLoss.apply(x, *own, Vocabulary.of(parts[0]), targets, 0.25)
+    found = HeadLoss.apply(x, *own, Vocabulary.of(parts[0]), targets, 0.25, None)
     (3 * found).backward()
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(x.grad.double(), hidden.grad, rtol=1e-5, atol=1e-7)
@@ -95,7 +95,7 @@ TOKENS, WIDE = 8 * 8, 400  # of a process in a forward pass; ids
 def measure(rank: int, size: int, port: int, run: Path, strategy: str, tensor: int | None) -> None:
     """Fails if a step or an evaluation makes as much as all logits."""
     enter(rank, size, port)
-    loss.LOGITS = TOKENS * WIDE // 8
+    loss.LOGITS["cpu"] = TOKENS * WIDE // 8
     with joined(CPU) as world:
         opened = Run.open(run)
         session = start(opened, CPU, world, Layout.chosen(opened.program, CPU, size, strategy, tensor))
