@@ -86,7 +86,8 @@ def _neural(task: Task) -> Step:
 
     def step(batch: Batch) -> torch.Tensor:
         if unread is None or not optimizer.state:  # the first one makes the moments
-            return torch.tensor(optimizer_step(parallel, optimizer, [batch], rate=RATE, clip=CLIP).loss)
+            loss = optimizer_step(parallel, optimizer, [batch], rate=RATE, clip=CLIP).loss
+            return torch.tensor(loss, device=task.device)
         unread.launch([batch], (0, 0, RandomState.capture(task.device)), rate=RATE, clip=CLIP)
         loss = unread.steps[-1].numbers[0]
         if unread.must_be_read():
