@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -133,36 +133,28 @@ class HeadLoss(torch.autograd.Function):
         share: float,
         compiled: Slopes | None,
     ) -> torch.Tensor:
-        factor = share / targets.numel()
-        total = torch.zeros((), device=hidden.device)
         kind = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
         tile = 1 if vocabulary else TILES.get(hidden.device.type, 1)
         kept = (None if x is None else x.to(kind or x.dtype) for x in (weight, bias))
         matrix, offsets = (None if x is None else _padded(x, tile) for x in kept)
-        for_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for_weight = torch.empty_like(matrix, dtype=weight.dtype) if ctx.needs_input_grad[1] else None
-        for_bias = torch.zeros_like(offsets, dtype=bias.dtype) if bias is not None and ctx.needs_input_grad[2] else None
+        gradients = Gradients.of(ctx.needs_input_grad, hidden, matrix, bias, share / targets.numel())
+        total = torch.zeros((), device=hidden.device)
         for rows in row_chunks(targets.numel(), vocabulary.most if vocabulary else weight.size(0), hidden.device.type):
             x, wanted = hidden[rows].to(matrix.dtype), targets[rows, None]
             logits = linear(x, matrix, offsets)
             if compiled:
                 loss, slopes = compiled(logits, wanted, weight.size(0))
             else:
-                loss, slopes = _loss_and_slopes(logits[:, : weight.size(0)].float(), wanted, vocabulary)
+                logits = logits[:, : weight.size(0)].float()
+                loss, slopes = _loss_and_slopes(logits, wanted, vocabulary)
+                slopes = _padded(slopes.to(matrix.dtype), tile, axis=1)
+            del logits  # of which there is one set at a time
             total += loss
-            if for_hidden is None and for_weight is None:
-                continue
-            if for_bias is not None:
-                for_bias[: slopes.size(1)].add_(slopes.sum(0, dtype=bias.dtype), alpha=factor)
-            slopes = _padded(slopes.to(matrix.dtype), 1 if compiled else tile, axis=1)
-            if for_hidden is not None:
-                _add_product(for_hidden[rows], slopes, matrix, factor, first=True)
-            if for_weight is not None:
-                _add_product(for_weight, slopes.T, x, factor, first=rows.start == 0)
-        if vocabulary and for_hidden is not None:
-            vocabulary.reduced(for_hidden)
-        ctx.gradients = [for_hidden, *(None if g is None else g[: weight.size(0)] for g in (for_weight, for_bias))]
-        return total * factor
+            gradients.add(rows, x, matrix, slopes)
+        if vocabulary and gradients.hidden is not None:
+            vocabulary.reduced(gradients.hidden)
+        ctx.gradients = [gradients.hidden, *(None if g is None else g[: weight.size(0)] for g in gradients[1:3])]
+        return total * gradients.factor
 
     @staticmethod
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -170,6 +162,39 @@ class HeadLoss(torch.autograd.Function):
         if slope.device.type != "cpu" or slope.item() != 1.0:  # on a GPU, a look at it would be a wait for it
             gradients = [None if g is None else g.mul_(slope) for g in gradients]
         return *gradients, None, None, None, None
+
+
+class Gradients(NamedTuple):
+    """`factor` times the slopes by hidden states (N, D), weight (v, D) and bias (v,); None of what is not wanted."""
+
+    hidden: torch.Tensor | None
+    weight: torch.Tensor | None
+    bias: torch.Tensor | None
+    factor: float
+
+    @classmethod
+    def of(
+        cls,
+        needed: Sequence[bool],
+        hidden: torch.Tensor,
+        matrix: torch.Tensor,
+        bias: torch.Tensor | None,
+        factor: float,
+    ) -> Gradients:
+        """Of as many rows as the matrix has, and with nothing in them but for the bias. Weights are float32."""
+        of_hidden = torch.empty_like(hidden) if needed[0] else None
+        of_weight = torch.empty_like(matrix, dtype=torch.float32) if needed[1] else None
+        of_bias = bias.new_zeros(len(matrix)) if bias is not None and needed[2] else None
+        return cls(of_hidden, of_weight, of_bias, factor)
+
+    def add(self, rows: slice, x: torch.Tensor, matrix: torch.Tensor, slopes: torch.Tensor) -> None:
+        """What comes of the logits' slopes (n, v) at these rows of the hidden states, which are x (n, D)."""
+        if self.bias is not None:
+            self.bias.add_(slopes.sum(0, dtype=self.bias.dtype), alpha=self.factor)
+        if self.hidden is not None:
+            _add_product(self.hidden[rows], slopes, matrix, self.factor, first=True)
+        if self.weight is not None:
+            _add_product(self.weight, slopes.T, x, self.factor, first=rows.start == 0)
 
 
 def _padded(tensor: torch.Tensor, tile: int, axis: int = 0) -> torch.Tensor:
@@ -182,10 +207,11 @@ def softmax_slopes(logits: torch.Tensor, wanted: torch.Tensor, size: int) -> tup
     """The sum of the cross-entropies of the first `size` of each row's logits (n, v), and its slopes by all of them, in
     their dtype: softmax less one-hot, and 0 after the first `size`. wanted int64 (n, 1).
     """
-    logs = logits[:, :size].float().log_softmax(-1)
+    places = torch.arange(logits.size(1), device=logits.device)
+    # whole rows, which are aligned, are read, and not their first `size`
+    logs = logits.float().masked_fill(places >= size, -torch.inf).log_softmax(-1)
     loss = -logs.gather(1, wanted).sum()
-    hit = torch.arange(size, device=logits.device) == wanted
-    return loss, F.pad((logs.exp() - hit.float()).to(logits.dtype), [0, logits.size(1) - size])
+    return loss, (logs.exp() - (places == wanted).float()).to(logits.dtype)
 
 
 def _loss_and_slopes(
