@@ -23,8 +23,8 @@ from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 from neural.backends.module import load_module
 from neural.benchmarks.peers import bytes_read
 from neural.compiler import load
-from neural.generation.compiled_executor import CompiledExecutor
 from neural.generation.engine import Engine
+from neural.generation.graph_executor import GraphExecutor
 from neural.generation.options import SamplingOptions
 from neural.generation.request import Limits, Request
 
@@ -111,7 +111,7 @@ def main() -> None:
     def engine(slots: int) -> Engine:
         sizes = {"context": program.context, "vocab_size": program.vocab_size}
         limits = Limits(slots=slots, prefill_tokens=PROMPT * 4)
-        return Engine(CompiledExecutor(model, limits, **sizes, say=partial(print, flush=True)))
+        return Engine(GraphExecutor(model, limits, **sizes, say=partial(print, flush=True)))
 
     read, found = bytes_read(program)["float32"] // 2, {}
     alone = partial(write, engine(1))

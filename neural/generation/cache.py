@@ -26,8 +26,8 @@ class KVCache:
     those it has met. After a forward pass that failed half-way, `reset` before the next.
     """
 
-    def __init__(self, max_length: int) -> None:
-        self.max_length = max_length
+    def __init__(self, max_length: int, first_capacity: int = FIRST_CAPACITY) -> None:
+        self.max_length, self._first_capacity = max_length, first_capacity
         self._layers: dict[int, LayerCache] = {}
 
     @property
@@ -59,15 +59,25 @@ class KVCache:
     def _grown(self, buffer: Tensor, length: int, needed: int) -> Tensor:
         if needed > self.max_length:
             raise ValueError(f"{needed} tokens do not fit a cache of {self.max_length}")
-        capacity = max(FIRST_CAPACITY, 1 << (needed - 1).bit_length())
+        capacity = max(self._first_capacity, 1 << (needed - 1).bit_length())
         batch, heads, _, width = buffer.shape
-        grown = buffer.new_empty(batch, heads, min(capacity, self.max_length), width)
+        grown = buffer.new_zeros(batch, heads, min(capacity, self.max_length), width)  # see RowCache
         grown[:, :, :length] = buffer[:, :, :length]
         return grown
 
     def views(self) -> dict[int, tuple[Tensor, Tensor]]:
         """What each layer holds: keys and values (B, n_kv_heads, length, head_dim)."""
         return {n: (h.keys[:, :, : h.length], h.values[:, :, : h.length]) for n, h in self._layers.items()}
+
+    @property
+    def buffers(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """All of each layer's, (B, n_kv_heads, capacity, head_dim)."""
+        return {n: (held.keys, held.values) for n, held in self._layers.items()}
+
+    def extend(self, count: int) -> None:
+        """Hold so many tokens more, which somebody has put into the buffers."""
+        for layer in self._layers.values():
+            layer.length += count
 
     def truncate(self, length: int) -> None:
         """Hold the first `length` tokens only."""

@@ -1,28 +1,24 @@
-"""The generated source run by PyTorch, its decoding compiled for steps of a few fixed shapes; CUDA graphs on a GPU."""
+"""The generated source run by PyTorch, its decoding compiled for steps of a few fixed shapes."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch._dynamo
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from neural.generation.request import Limits
 from neural.generation.rows import power
 from neural.generation.torch_executor import TorchExecutor
 from neural.training.compiling import CACHE, compiled, failed
 
-FEWEST_PLACES = {"cpu": 128, "cuda": 256}
-# of Inductor: a product of a matrix and one vector becomes a kernel of its own, tuned for the GPU, not cuBLAS's
-ON_GPU = {"coordinate_descent_tuning": True}
+FEWEST_PLACES = 128
 MOST_SHAPES = 256  # that Dynamo may compile of one function; by itself it gives up after eight
-WARM_UPS = 2  # before a graph is recorded: libraries choose their kernels and make room
 
 Say = Callable[[str], None]
 Step = Callable[[], Tensor]
@@ -47,8 +43,6 @@ class FixedCache:
         self.length = shape.places - 1
         self._numbers = torch.zeros(2, shape.rows, 1, dtype=torch.int64, device=device)
         self.ids, self.positions = self._numbers
-        on_gpu = device.type == "cuda"
-        self._given = torch.zeros_like(self._numbers, device="cpu", pin_memory=on_gpu) if on_gpu else self._numbers
         corner = slice(shape.rows), slice(None), slice(shape.places)
         self._held = {layer: (keys[corner], values[corner]) for layer, (keys, values) in held.items()}
         self._rows = torch.arange(shape.rows, device=device)[:, None]
@@ -61,15 +55,17 @@ class FixedCache:
         return keys, values
 
     def fill(self, ids: Sequence[Sequence[int]], positions: Sequence[int]) -> None:
-        """The next step's tokens. Rows that are no one's read a token of their own, at place 0.
-
-        A step before it has been read: what a GPU copies while the program goes on is not written over.
-        """
-        given = self._given.numpy()
-        given[:, len(ids) :] = 0
+        """The next step's tokens. Rows that are no one's read a token of their own, at place 0."""
+        given = np.zeros((2, len(self.ids), 1), np.int64)
         given[0, : len(ids)] = ids
         given[1, : len(ids), 0] = positions
-        self._numbers.copy_(self._given, non_blocking=True)
+        put(given, self._numbers)
+
+
+def put(numbers: np.ndarray, into: Tensor) -> None:
+    """Numbers to a device, which a GPU copies when it comes to it."""
+    given = torch.from_numpy(numbers)
+    into.copy_(given.pin_memory() if into.is_cuda else given, non_blocking=True)
 
 
 class CompiledExecutor(TorchExecutor):
@@ -78,10 +74,9 @@ class CompiledExecutor(TorchExecutor):
     The batch's rectangle is made at once, as large as it may become, and a step reads the least of its corners that
     holds all rows: a power of four of them, and a power of two of places. Each is compiled when it is first needed,
     the smallest one now, and `say` is told. Where the compiler fails that is said, and steps are as TorchExecutor's.
-
-    On a GPU each shape is recorded as a CUDA graph, and attention is compiled with the rest: of one query it is no more
-    than two products of a matrix and a vector (as gpt-fast has it).
     """
+
+    done = "compiled"
 
     def __init__(
         self,
@@ -94,11 +89,12 @@ class CompiledExecutor(TorchExecutor):
     ) -> None:
         super().__init__(model, limits, context=context, vocab_size=vocab_size)
         self._say = say
-        options = ON_GPU if self.device.type == "cuda" else {}
-        self._forward: Callable[..., tuple[Tensor, object]] | None = compiled(model, model.forward, **options)
+        self._forward: Callable[..., tuple[Tensor, object]] | None = self._made_fast(model)
         self._steps: dict[Shape, tuple[FixedCache, Step]] = {}
-        self._pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
         self._warm_up()
+
+    def _made_fast(self, model: nn.Module) -> Callable[..., tuple[Tensor, object]]:
+        return compiled(model, model.forward)
 
     @torch.inference_mode()
     def _warm_up(self) -> None:
@@ -126,25 +122,30 @@ class CompiledExecutor(TorchExecutor):
         cache.fill(ids, self._rows.lengths)
         return self._known(run()[: len(ids)])
 
+    def _shape(self, rows: int, places: int) -> Shape:
+        """The one for so many rows of up to so many tokens."""
+        most_rows, most_places = self._rows.shape
+        return Shape(min(power(4, rows), most_rows), min(max(power(2, places), FEWEST_PLACES), most_places))
+
     def _step(self, rows: int) -> tuple[FixedCache, Step] | None:
         """For so many rows, and the longest of them; None where the compiler fails."""
-        most_rows, most_places = self._rows.shape
-        places = max(power(2, self._rows.length + 1), FEWEST_PLACES[self.device.type])
-        shape = Shape(min(power(4, rows), most_rows), min(places, most_places))
+        shape = self._shape(rows, self._rows.length + 1)
         if shape not in self._steps:
             began = time.perf_counter()
             try:
-                self._steps[shape] = self._compiled(shape)
+                self._steps[shape] = self._made(shape)
             except Exception as error:  # of Dynamo, Inductor, Triton, a C++ compiler or the linker: each has its own
                 self._forward = None
                 self._say(failed(error))
                 return None
-            seconds, texts = time.perf_counter() - began, f"{shape.rows} text{'s' * (shape.rows > 1)}"
-            kept = f"kept for the next time in {os.environ[CACHE]}"
-            self._say(f"compiled for {texts} of up to {shape.places} tokens in {seconds:.1f} s; {kept}")
+            texts, seconds = f"{shape.rows} text{'s' * (shape.rows > 1)}", time.perf_counter() - began
+            self._say(f"{self.done} for {texts} of up to {shape.places} tokens in {seconds:.1f} s{self._kept()}")
         return self._steps[shape]
 
-    def _compiled(self, shape: Shape) -> tuple[FixedCache, Step]:
+    def _kept(self) -> str:
+        return f"; kept for the next time in {os.environ[CACHE]}"
+
+    def _made(self, shape: Shape) -> tuple[FixedCache, Step]:
         cache = FixedCache(self._rows.layers, shape, self.device)
         # row by row its next place, which the step that follows writes anew; those that are no one's have none
         cache.fill([[0]] * len(self._rows.lengths), self._rows.lengths)
@@ -152,29 +153,6 @@ class CompiledExecutor(TorchExecutor):
         def run() -> Tensor:
             return self._forward(cache.ids, past_key_values=cache, position_ids=cache.positions)[0]
 
-        with torch._dynamo.config.patch(cache_size_limit=MOST_SHAPES), self._attention():
+        with torch._dynamo.config.patch(cache_size_limit=MOST_SHAPES):
             run()
-            return cache, run if self._pool is None else _recorded(run, self._pool)
-
-    def _attention(self) -> AbstractContextManager:
-        """Around what is compiled: how attention is computed."""
-        return nullcontext() if self._pool is None else sdpa_kernel(SDPBackend.MATH)
-
-
-def _recorded(run: Step, pool: tuple[int, int]) -> Step:
-    """A step as a CUDA graph, which one call starts; its logits stand in the same place each time."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UPS):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
-        logits = run()
-
-    def replay() -> Tensor:
-        graph.replay()
-        return logits
-
-    return replay
+        return cache, run

@@ -61,10 +61,13 @@ def _torch_obstacle(found: Trained, width: str | None, name: str = "torch") -> D
 
 
 def _open_compiled(found: Trained, width: str | None, say: Say, limits: Limits) -> Executor:
-    from neural.generation.compiled_executor import CompiledExecutor
-
-    model, context = _on_its_device(found, width), found.program.context
-    return CompiledExecutor(model, limits, context=context, vocab_size=found.tokenizer.vocab_size, say=say)
+    model = _on_its_device(found, width)
+    if next(model.parameters()).is_cuda:
+        from neural.generation.graph_executor import GraphExecutor as Opened
+    else:
+        from neural.generation.compiled_executor import CompiledExecutor as Opened
+    vocab_size = found.tokenizer.vocab_size
+    return Opened(model, limits, context=found.program.context, vocab_size=vocab_size, say=say)
 
 
 def _compiled_obstacle(found: Trained, width: str | None) -> Diagnostic | None:

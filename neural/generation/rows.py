@@ -84,12 +84,13 @@ class RowCache:
 
     def join(self, cache: KVCache) -> None:
         """Add a row at the end that holds what `cache`, of one row, does."""
-        row = len(self.lengths)
+        row, places, parts = len(self.lengths), [], []
         for layer, pair in cache.views().items():
             if layer not in self.layers:
                 self.layers[layer] = tuple(self._rectangle(part) for part in pair)
-            for buffer, part in zip(self.layers[layer], pair, strict=True):
-                buffer[row, :, : cache.length] = part[0]
+            places += [buffer[row, :, : cache.length] for buffer in self.layers[layer]]
+            parts += [part[0] for part in pair]
+        torch._foreach_copy_(places, parts)  # of a GPU, a kernel for many
         self.lengths.append(cache.length)
 
     def leave(self, row: int) -> None:

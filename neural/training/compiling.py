@@ -43,14 +43,11 @@ def lacking(device: torch.device) -> str | None:
     return None
 
 
-def compiled(model: nn.Module, method: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """A method of a model of generated source, compiled when it is called, for each shape of tensors by itself.
-
-    options: of Inductor.
-    """
+def compiled(model: nn.Module, method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a model of generated source, compiled when it is called, for each shape of tensors by itself."""
     os.environ.setdefault(CACHE, str(_cache_folder()))
     _make_importable(model)
-    return torch.compile(method, dynamic=False, options=options or None)
+    return torch.compile(method, dynamic=False)
 
 
 def failed(error: Exception) -> str:

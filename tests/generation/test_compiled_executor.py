@@ -25,9 +25,9 @@ def trained() -> Trained:
 
 def test_each_shape_is_compiled_once(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts grow, rows join and leave, guesses widen steps: of a shape that was met nothing is compiled again."""
-    monkeypatch.setitem(compiled_executor.FEWEST_PLACES, "cpu", 32)
+    monkeypatch.setattr(compiled_executor, "FEWEST_PLACES", 32)
     monkeypatch.setattr(
-        compiled_executor, "compiled", lambda _, method, **__: torch.compile(method, dynamic=False, backend="eager")
+        compiled_executor, "compiled", lambda _, method: torch.compile(method, dynamic=False, backend="eager")
     )
     said: list[str] = []
     executor = choose_executor(trained, "compiled", say=said.append).open(Limits(slots=4, draft_tokens=2))
@@ -50,7 +50,7 @@ def test_a_compiler_that_fails_is_told_and_steps_are_as_they_were(
     def fail(*_, **__) -> None:
         raise RuntimeError("no linker\nin sight")
 
-    monkeypatch.setattr(compiled_executor, "compiled", lambda *_, **__: fail)
+    monkeypatch.setattr(compiled_executor, "compiled", lambda model, method: fail)
     said: list[str] = []
     engine = Engine(choose_executor(trained, "compiled", say=said.append).open(Limits(slots=2)))
     request = Request((3, 1, 4), 20, GREEDY)
