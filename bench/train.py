@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +41,7 @@ CONFIGURATIONS = {
 def program_of(example: str, batch: int, folder: Path) -> Path:
     """The example with that batch, one forward pass a step, and nanoGPT's exact GELU."""
     text = (EXAMPLES / f"{example}.neural").read_text().replace('"gelu_tanh"', '"gelu"')
-    text = text.replace("gradient_accumulation: 40", "").replace("batch_size: 12", f"batch_size: {batch}")
+    text = re.sub(r"batch_size( =|:) 12", rf"batch_size\1 {batch}", text.replace("gradient_accumulation: 40", ""))
     path = folder / f"{example}.neural"
     path.write_text(text)
     return path

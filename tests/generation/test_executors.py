@@ -161,3 +161,25 @@ def test_openvino_reports_nothing() -> None:
     from openvino.tools.ovc import telemetry_utils
 
     assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
+
+
+def test_bfloat16_is_where_the_device_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it is refused. Logits are those of float32, to the rounding of its 8 bits."""
+    monkeypatch.setattr(executors, "silicon", lambda _: ())
+    trained = made("gpt2")
+    with pytest.raises(NeuralError, match="N968: this cpu has no products in bfloat16"):
+        choose_executor(trained, "torch", "bfloat16")
+    with pytest.raises(NeuralError, match="N968: the engine onnxruntime has no products in bfloat16"):
+        choose_executor(trained, "onnxruntime", "bfloat16")
+    monkeypatch.setattr(executors, "silicon", lambda _: ("bfloat16",))
+    found = []
+    for width in (None, "bfloat16"):
+        chosen = choose_executor(made("gpt2"), "auto" if width else "torch", width)
+        executor = chosen.open(Limits(slots=2))
+        with torch.inference_mode():
+            executor.reserve(1, 8)
+            executor.begin([1, 2, 3])
+            executor.read([1, 2, 3])
+            found.append(executor.join())
+    assert chosen.name == "torch" and found[1].dtype == torch.bfloat16
+    assert (found[1].float() - found[0]).abs().max() < 0.1 * found[0].std()
