@@ -60,11 +60,16 @@ def _line(record: Record) -> str:
 
 
 def _tensorboard(folder: Path, purge: int | None) -> SummaryWriter:
-    """A writer of events. TensorBoard would load TensorFlow, for seconds, where there is one, and needs none of it."""
+    """A writer of events."""
+    return _summary_writer()(str(folder), purge_step=purge)
+
+
+def _summary_writer() -> type[SummaryWriter]:
+    """TensorBoard would load TensorFlow, for seconds, where there is one, and needs none of it."""
     sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder), purge_step=purge)
+    return SummaryWriter
 
 
 class MetricsLog:

@@ -16,6 +16,7 @@ from neural.graph.interpreter import initial_weights
 from neural.graph.passes import optimize
 from neural.quantization.quantize import round_all
 from neural.verification.onnx_peer import Driver
+from tests.forked.command import neural
 from tests.parity.onnx_runs import session
 
 PROGRAM = """network Net { input: (16,) layers: tokens = Embedding(64, 32)
@@ -30,18 +31,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def neural(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "neural", "compile", "net.neural", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-
-
 def logits(path: Path) -> np.ndarray:
     return Driver(session(str(path)), 1).read(IDS)
 
 
 def test_fresh_weights_follow_the_seed(folder: Path) -> None:
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
-        done = neural(folder, "--backend", "onnx", "--output", f"{name}.onnx", "--seed", seed)
+        done = neural(
+            "compile", "net.neural", "--backend", "onnx", "--output", f"{name}.onnx", "--seed", seed, cwd=folder
+        )
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
     a, b, c = (logits(folder / f"{name}.onnx") for name in "abc")
     assert np.array_equal(a, b)
@@ -58,7 +56,7 @@ def test_given_weights(folder: Path, quantize: tuple[str, ...], named_by: str) -
     given = ("--weights", "net.safetensors") if named_by == "option" else ()
     if named_by == "program":
         (folder / "net.neural").write_text(PROGRAM.replace("loss:", 'weights: "net.safetensors" loss:'))
-    done = neural(folder, "--backend", "onnx", "--output", "net.onnx", *given, *quantize)
+    done = neural("compile", "net.neural", "--backend", "onnx", "--output", "net.onnx", *given, *quantize, cwd=folder)
     assert done.returncode == 0, done.stderr
     expected = Driver(
         session(emit(network, own, round_all(network.block, own, quantize[1]) if quantize else {})), 1
@@ -83,7 +81,7 @@ def test_given_weights(folder: Path, quantize: tuple[str, ...], named_by: str) -
     ],
 )
 def test_mistakes(folder: Path, arguments: str, code: str) -> None:
-    done = neural(folder, *arguments.split())
+    done = neural("compile", "net.neural", *arguments.split(), cwd=folder)
     assert done.returncode == 2
     assert f"error[{code}]" in done.stderr
     assert "Traceback" not in done.stderr

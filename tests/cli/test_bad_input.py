@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked.command import neural
 
 GOOD = "param n = 4\nparam wide = 8\nnetwork Net { input: (16,) layers: Dense(wide) Dense(n) }\n"
 
@@ -36,17 +36,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "folder").mkdir()
     os.mkfifo(path / "pipe.neural")
     return path
-
-
-def neural(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "neural", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 ROWS = [
@@ -91,7 +80,7 @@ ROWS = [
 @pytest.mark.parametrize(("command", "code"), ROWS)
 def test_a_mistake_is_one_clear_message(folder: Path, command: str, code: str) -> None:
     before = {p.name for p in folder.iterdir()}
-    run = neural(folder, *command.split())
+    run = neural(*command.split(), cwd=folder)
     assert run.returncode == 2, run.stderr
     assert re.findall(r"^(?:error|warning|note)\[(N\d{3})\]", run.stderr, re.MULTILINE) == [code]
     assert "Traceback" not in run.stderr
@@ -101,7 +90,7 @@ def test_a_mistake_is_one_clear_message(folder: Path, command: str, code: str) -
 
 
 def test_hundreds_of_mistakes_are_told_up_to_a_hundred(folder: Path) -> None:
-    run = neural(folder, "check", "hundreds.neural")
+    run = neural("check", "hundreds.neural", cwd=folder)
     assert run.returncode == 2
     assert len(re.findall(r"^error\[", run.stderr, re.MULTILINE)) == 101
     assert "error[N100]" in run.stderr
@@ -111,7 +100,7 @@ def test_hundreds_of_mistakes_are_told_up_to_a_hundred(folder: Path) -> None:
     "command", ["check", "check good.neural --bogus", "chekc good.neural", "compile good.neural --backend"]
 )
 def test_a_wrong_command_line(folder: Path, command: str) -> None:
-    run = neural(folder, *command.split())
+    run = neural(*command.split(), cwd=folder)
     assert run.returncode == 2
     assert "Traceback" not in run.stderr
 
@@ -121,19 +110,19 @@ def test_a_file_that_may_not_be_read(folder: Path) -> None:
     secret = folder / "secret.neural"
     secret.write_text(GOOD)
     secret.chmod(0)
-    run = neural(folder, "check", "secret.neural")
+    run = neural("check", "secret.neural", cwd=folder)
     secret.unlink()
     assert run.returncode == 2
     assert "error[N004]: secret.neural cannot be read: permission denied" in run.stderr
 
 
 def test_json_for_tools(folder: Path) -> None:
-    run = neural(folder, "check", "negative.neural", "--json")
+    run = neural("check", "negative.neural", "--json", cwd=folder)
     found = json.loads(run.stdout)
     assert (run.returncode, run.stderr, found["sound"]) == (2, "", False)
     (message,) = found["diagnostics"]
     assert (message["code"], message["start"]["line"], message["file"]) == ("N311", 1, "negative.neural")
-    run = neural(folder, "check", "good.neural", "--set", "n=5", "--json")
+    run = neural("check", "good.neural", "--set", "n=5", "--json", cwd=folder)
     found = json.loads(run.stdout)
     assert (run.returncode, found["sound"], found["parameters"]) == (0, True, 16 * 8 + 8 + 8 * 5 + 5)
 
@@ -141,7 +130,7 @@ def test_json_for_tools(folder: Path) -> None:
 def test_fixes_are_written_and_the_rest_is_told(folder: Path) -> None:
     program = folder / "shorthand.neural"
     program.write_text("network N { input: (16,) layers: Dense(16) Add() Dense(units=-1) }")
-    run = neural(folder, "check", "shorthand.neural", "--fix")
+    run = neural("check", "shorthand.neural", "--fix", cwd=folder)
     text = program.read_text()
     program.unlink()
     assert run.returncode == 2
@@ -152,13 +141,13 @@ def test_fixes_are_written_and_the_rest_is_told(folder: Path) -> None:
 
 def test_a_fix_does_not_touch_a_sound_file(folder: Path) -> None:
     before = (folder / "good.neural").read_bytes()
-    assert neural(folder, "check", "good.neural", "--fix").returncode == 0
+    assert neural("check", "good.neural", "--fix", cwd=folder).returncode == 0
     assert (folder / "good.neural").read_bytes() == before
 
 
 @pytest.mark.parametrize("output", ["folder", "missing/out.py"])
 def test_source_that_cannot_be_written(folder: Path, output: str) -> None:
-    run = neural(folder, "compile", "good.neural", "--output", output)
+    run = neural("compile", "good.neural", "--output", output, cwd=folder)
     assert run.returncode == 2
     assert "error[N010]" in run.stderr
     assert not list(folder.glob("*.tmp"))

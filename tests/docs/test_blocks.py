@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from neural.compiler import compile_source
 from neural.diagnostics.source import Source
+from tests.forked.command import command
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,9 +48,16 @@ def test_commands_and_python_run(page: Path, tmp_path: Path) -> None:
     """`$ ` lines must end with 0, or with the code that a line `(exit code n)` below them says; each line that is shown
     without numbers or `…` must be in what they print."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    if page.stem != "README":  # which has the command as it is installed
+        script = tmp_path / "bin" / "neural"
+        script.parent.mkdir()
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@"\n')
+        script.chmod(0o755)
+        path = f"{script.parent}:{path}"
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": path,
         "COLUMNS": "100",
         "PYTHONPATH": str(tmp_path),
     }

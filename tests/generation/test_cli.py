@@ -22,6 +22,7 @@ from neural.data.corpus import open_corpus
 from neural.data.tokenizers import load_tokenizer
 from neural.training.loop import train
 from neural.training.run import Run
+from tests.forked.command import neural as in_a_process
 
 COMMAND = [sys.executable, "-c", "from neural.cli import main; main()", "generate"]
 PAGES = Path(diagnostics.__file__).parent / "pages"
@@ -314,7 +315,7 @@ def test_a_signal_ends_it_with_what_was_written(run: Path, arguments: list[str],
 def test_control_characters_do_not_reach_a_terminal(run: Path) -> None:
     ours, theirs = pty.openpty()
     arguments = ["--prompt", "\x1b[31m\x7f\x9b", "--max-new-tokens", "0"]
-    subprocess.run([*COMMAND, run, *arguments], stdout=theirs, stderr=subprocess.DEVNULL, check=True)
+    in_a_process("generate", run, *arguments, capture_output=False, stdout=theirs, check=True)
     os.close(theirs)
     assert os.read(ours, 1000).decode() == "␛[31m␡\ufffd\r\n"
     os.close(ours)

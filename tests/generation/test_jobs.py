@@ -22,9 +22,9 @@ from neural.generation.jobs import Job
 from neural.generation.options import SamplingOptions
 from neural.generation.request import Limits
 from neural.generation.torch_executor import TorchExecutor
+from tests.forked.command import neural
 from tests.generation.test_cli import run  # noqa: F401
 
-COMMAND = [sys.executable, "-m", "neural", "generate"]
 DEFAULTS = {"max_new_tokens": 12, "temperature": 1.0, "seed": 7, "num_samples": 1}
 
 
@@ -191,7 +191,7 @@ def test_the_command(run: Path, tmp_path: Path) -> None:  # noqa: F811
     (tmp_path / "in.jsonl").write_text('{"prompt": "to be"}\n{"prompt": 5}\n{"prompt": "or", "num_samples": 2}\n')
     arguments = [run, "--prompts", "in.jsonl", "--output", "out.jsonl", "--max-new-tokens", "9"]
     for done, before in ((2, ""), (0, ", 2 were done before")):
-        ended = subprocess.run([*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True)
+        ended = neural("generate", *arguments, cwd=tmp_path)
         assert ended.returncode == 1
         assert "error[N960]: in.jsonl:2: `prompt` is not a text" in ended.stderr
         assert f"{done} prompts done{before}, 1 failed; " in ended.stderr
@@ -203,7 +203,9 @@ def test_a_killed_command_loses_nothing(run: Path, tmp_path: Path) -> None:  # n
     (tmp_path / "in.jsonl").write_text("".join(f'{{"prompt": "to {i}"}}\n' for i in range(400)))
     arguments = [run, "--prompts", "in.jsonl", "--output", "out.jsonl", "--max-new-tokens", "40"]
     for number in (signal.SIGKILL, signal.SIGINT):
-        process = subprocess.Popen([*COMMAND, *arguments], cwd=tmp_path, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "neural", "generate", *arguments], cwd=tmp_path, stderr=subprocess.PIPE
+        )
         size = (tmp_path / "out.jsonl").stat().st_size if (tmp_path / "out.jsonl").exists() else 0
         deadline = time.monotonic() + 60
         while not (tmp_path / "out.jsonl").exists() or (tmp_path / "out.jsonl").stat().st_size <= size:
@@ -212,7 +214,7 @@ def test_a_killed_command_loses_nothing(run: Path, tmp_path: Path) -> None:  # n
         os.kill(process.pid, number)
         process.communicate()
         assert process.returncode == (-9 if number == signal.SIGKILL else 130)
-    subprocess.run([*COMMAND, *arguments], cwd=tmp_path, check=True, capture_output=True)
+    neural("generate", *arguments, cwd=tmp_path, check=True)
     assert sorted(lines(tmp_path / "out.jsonl")) == list(range(1, 401))
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 400
 
@@ -236,25 +238,25 @@ def test_a_killed_command_loses_nothing(run: Path, tmp_path: Path) -> None:  # n
 )
 def test_mistakes(run: Path, tmp_path: Path, code: str, arguments: list[str]) -> None:  # noqa: F811
     (tmp_path / "in.jsonl").write_text('{"prompt": "x"}\n')
-    ended = subprocess.run([*COMMAND, run, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    ended = neural("generate", run, *arguments, cwd=tmp_path)
     assert ended.returncode == 2
     assert f"error[{code}]" in ended.stderr
 
 
 def test_beams(run: Path) -> None:  # noqa: F811
     arguments = [run, "--prompt", "to", "--beams", "4", "--num-samples", "3", "--max-new-tokens", "8"]
-    told = subprocess.run([*COMMAND, *arguments, "--json"], capture_output=True, text=True, check=True)
+    told = neural("generate", *arguments, "--json", check=True)
     samples = json.loads(told.stdout)["samples"]
     assert [sample["score"] for sample in samples] == sorted((s["score"] for s in samples), reverse=True)
     assert len({tuple(sample["ids"]) for sample in samples}) == 3
-    shown = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=True).stdout
+    shown = neural("generate", *arguments, check=True).stdout
     assert all(f"to{sample['text']}\n" in shown for sample in samples)
 
 
 def test_logprobs_in_json(run: Path) -> None:  # noqa: F811
     arguments = [run, "--prompt", "to", "--logprobs", "2", "--json", "--seed", "1", "--max-new-tokens", "5"]
-    ended = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=True)
-    plain = subprocess.run([*COMMAND, *arguments, "--draft", "4"], capture_output=True, text=True, check=True)
+    ended = neural("generate", *arguments, check=True)
+    plain = neural("generate", *arguments, "--draft", "4", check=True)
     (sample,) = json.loads(ended.stdout)["samples"]
     assert [len(entry["top"]) for entry in sample["logprobs"]] == [2] * len(sample["ids"])
     assert all(entry["chosen"] <= entry["top"][0][1] <= 0 for entry in sample["logprobs"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from neural.generation.scoring import Report, score
 from neural.generation.torch_executor import TorchExecutor
 from neural.training.distributed.parallel import Parallel
 from neural.training.evaluate import evaluate
+from tests.forked.command import neural
 from tests.generation.test_cli import run  # noqa: F401
 
 TEXT = "".join(chr(97 + (i * i) % 26) for i in range(500))
@@ -87,9 +86,9 @@ def test_without_an_end_of_text_the_first_token_is_not_counted(model: nn.Module,
 
 def test_the_command(run: Path, tmp_path: Path) -> None:  # noqa: F811
     (tmp_path / "text.jsonl").write_text('{"text": "to be, or not to be"}\n{"text": "that is the question"}\n')
-    command = [sys.executable, "-m", "neural", "eval", run, "--data", "text.jsonl"]
-    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    told = json.loads(subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, check=True).stdout)
+    command = ("eval", run, "--data", "text.jsonl")
+    shown = neural(*command, cwd=tmp_path, check=True).stdout
+    told = json.loads(neural(*command, "--json", cwd=tmp_path, check=True).stdout)
     assert told["tokens"] == told["bytes"] == 39
     assert [document["tokens"] for document in told["documents"]] == [19, 20]
     assert told["loss"] < math.log(257) - 1  # it has learned something of this text
@@ -102,7 +101,6 @@ def test_the_command(run: Path, tmp_path: Path) -> None:  # noqa: F811
 def test_mistakes(run: Path, tmp_path: Path, code: str, data: str) -> None:  # noqa: F811
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "binary.txt").write_bytes(bytes(range(256)))
-    command = [sys.executable, "-m", "neural", "eval", run, "--data", data]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    ended = neural("eval", run, "--data", data, cwd=tmp_path)
     assert ended.returncode == 2
     assert f"error[{code}]" in ended.stderr

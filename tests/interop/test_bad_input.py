@@ -7,7 +7,6 @@ import os
 import shutil
 import struct
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from neural.cli.app import app
 from neural.diagnostics.diagnostic import NeuralError
+from tests.forked.command import neural
 from tests.interop.families import random_model
 
 WEIGHTS = "model.safetensors"
@@ -236,8 +236,7 @@ def test_a_folder_that_is_not_there(good: Path, tmp_path: Path) -> None:
 def from_the_hub(name: str, cache: Path, output: Path) -> subprocess.CompletedProcess[str]:
     """`neural import hf:NAME` with a cache of its own and no network."""
     settings = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)}
-    command = [sys.executable, "-m", "neural", "import", f"hf:{name}", "--output", str(output)]
-    return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=60, check=False)
+    return neural("import", f"hf:{name}", "--output", output, env=settings)
 
 
 def test_a_model_of_the_hub(good: Path, tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from neural.cli.fmt import write_formatted
+from tests.forked.command import neural
 
 UGLY, CANONICAL = "param a=1 # one\n", "param a = 1  # one\n"
 BROKEN = "param a=\n"
@@ -17,8 +17,7 @@ BROKEN = "param a=\n"
 
 def fmt(*arguments: str | Path, stdin: str | bytes = "") -> subprocess.CompletedProcess[str]:
     data = stdin.encode() if isinstance(stdin, str) else stdin
-    code = "from neural.cli import main; main()"
-    run = subprocess.run([sys.executable, "-c", code, "fmt", *map(str, arguments)], capture_output=True, input=data)
+    run = neural("fmt", *arguments, input=data, text=False)
     return subprocess.CompletedProcess(run.args, run.returncode, run.stdout.decode(), run.stderr.decode())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import resource
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -13,10 +12,7 @@ import torch
 from neural.diagnostics.diagnostic import NeuralError
 from neural.training.loop import train
 from neural.training.run import Run
-
-# A server that has imported torch and never used it: a child starts in milliseconds, and no thread of torch is copied.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.training.processes"])
+from tests.forked.context import CONTEXT
 
 
 def start_training(run: Path, *, largest_file: int | None = None) -> BaseProcess:

@@ -15,8 +15,8 @@ from neural.data.tokenizers import load_tokenizer
 from neural.training.loop import train
 from neural.training.run import Run
 from neural.training.setup import set_up
+from tests.forked.context import CONTEXT
 from tests.training.conftest import TINY, words
-from tests.training.processes import CONTEXT
 from tests.training.test_loop import assert_same_bits, measured
 
 POINTS = {

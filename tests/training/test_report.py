@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,7 @@ from neural.training.loop import train
 from neural.training.panel import PanelReport
 from neural.training.report import PlainReport, Standing, duration, size
 from neural.training.series import Series, limits
-
-LIVE = """
-import sys
-from neural.training.loop import train
-from neural.training.run import Run
-train(Run.open(sys.argv[1]), stop_at=12)
-"""
+from tests.forked.command import command
 
 
 def standing(step: int, loss: float = 2.87654) -> Standing:
@@ -90,8 +83,9 @@ def on_a_terminal(path: Path, **environment: str) -> str:
     """What the training of a run shows on a terminal of 100 × 30."""
     ours, theirs = pty.openpty()
     size = {"COLUMNS": "100", "LINES": "30", "TERM": "xterm", **environment}
-    command = [sys.executable, "-c", LIVE, str(path)]
-    process = subprocess.Popen(command, stderr=theirs, env={**os.environ, **size})
+    process = subprocess.Popen(
+        [*command(), "train", "--resume", str(path), "--stop-at", "12"], stderr=theirs, env={**os.environ, **size}
+    )
     os.close(theirs)
     found = b""
     try:

@@ -16,7 +16,7 @@ from neural.training.distributed.world import joined
 from neural.training.loop import train
 from neural.training.metrics import read_metrics
 from neural.training.run import Run
-from tests.training.processes import CONTEXT
+from tests.forked.context import CONTEXT
 
 
 def together(work: Callable[..., None], size: int, *arguments: object) -> None:
