@@ -13,9 +13,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
+# Folders with the longest files: one of those that starts last would leave the other process idle.
+FIRST = ("training", "verification", "docs", "properties", "parity", "interop", "generation", "backends")
+
+
 def pytest_collection_modifyitems(items: list) -> None:
-    """Training comes first: its files take the longest, and one that starts last would leave the other process idle."""
-    items.sort(key=lambda item: "training" not in item.path.parts)
+    folders = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: folders.get(item.path.parts[len(item.config.rootpath.parts) + 1], len(FIRST)))
 
 
 @pytest.fixture(autouse=True, scope="module")
