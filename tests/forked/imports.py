@@ -6,6 +6,7 @@ No other framework: some start threads as they are imported, and some commands m
 from __future__ import annotations
 
 import gc
+import io
 
 import torch._dynamo
 import torch._inductor
@@ -21,6 +22,8 @@ import neural.training.distributed.tensor_parallel
 import neural.training.loop
 import neural.training.setup  # noqa: F401
 from neural.training.metrics import _summary_writer
+from neural.training.plots import _axes
 
 _summary_writer()
+_axes("", "")[0].savefig(io.BytesIO())  # which looks for fonts
 gc.freeze()  # what is there stays there: no child looks through it for garbage

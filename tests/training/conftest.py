@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from neural.training import loop
 from neural.training.run import Run
 from neural.training.setup import set_up
 
@@ -31,6 +32,19 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("corpus") / "words.txt"
     path.write_text(words(600))
     return path
+
+
+@pytest.fixture
+def pictures() -> None:
+    """Asked for, the pictures of a run are drawn."""
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than most of these trainings, and are all alike."""
+    if "pictures" not in request.fixturenames:
+        for name in ("draw_schedule", "draw_losses"):
+            monkeypatch.setattr(loop, name, lambda *_: None)
 
 
 RunMaker = Callable[..., Run]

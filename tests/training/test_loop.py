@@ -68,7 +68,7 @@ def test_samples_and_their_dice_leave_the_training_alone(make_run) -> None:
     assert_same_bits(with_samples, without, 40)
 
 
-def test_it_learns_and_measures(make_run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_learns_and_measures(make_run, pictures: None, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(steps=60)
     outcome = train(run, sample=lambda model, tokenizer: f"{model.training} {tokenizer.vocab_size}")
     records = read_metrics(run.path / "metrics.jsonl")
