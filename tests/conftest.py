@@ -9,8 +9,10 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# What XLA compiles here runs a few times: its optimizer takes longer than it saves. `neural verify` has it in its tests.
+# What XLA compiles here runs a few times: its optimizer and its newer code generator take longer than they save. A test
+# of `neural verify` has them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 
 # Folders with the longest files: one of those that starts last would leave the other process idle.

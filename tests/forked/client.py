@@ -6,13 +6,12 @@ import os
 import signal
 import socket
 import sys
-from pathlib import Path
 
-with socket.socket(socket.AF_UNIX) as server:
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
     server.connect(sys.argv[1])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: server.send(bytes([number])))
-    request = {"arguments": sys.argv[2:], "folder": str(Path.cwd()), "environment": dict(os.environ)}
+    request = {"arguments": sys.argv[2:], "folder": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109 pathlib takes milliseconds
     streams = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (0, 1, 2)))]
     server.sendmsg([json.dumps(request).encode()], streams)
     code = int(server.recv(8))

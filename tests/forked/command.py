@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,8 +20,9 @@ CLIENT = Path(__file__).with_name("client.py")
 @cache
 def command() -> list[str]:
     """What stands for `neural` before its arguments. A signal that ends a process is passed on, SIGKILL a little later."""
-    path = Path(tempfile.mkdtemp(prefix="neural-"), "commands")
-    with socket.socket(socket.AF_UNIX) as listening:
+    path = Path(tempfile.mkdtemp(prefix="neural-tests-"), "commands")
+    atexit.register(shutil.rmtree, path.parent)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
         listening.bind(str(path))
         listening.listen()
         CONTEXT.Process(target=serve, args=(listening,), daemon=True).start()

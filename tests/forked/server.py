@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 
 
 def serve(listening: socket.socket) -> None:
@@ -38,9 +39,10 @@ def _attend(client: socket.socket) -> None:
     ended = os.pidfd_open(child)
     while ended not in (ready := select.select([client, ended], [], [])[0]):
         if client in ready:
-            os.kill(child, int.from_bytes(client.recv(1)) or signal.SIGKILL)  # no byte: the client was killed
+            os.kill(child, int.from_bytes(client.recv(1)) or signal.SIGKILL)  # no byte: it was killed
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    client.send(str(code).encode())
+    with suppress(BrokenPipeError):  # the client was killed
+        client.send(str(code).encode())
     os._exit(0)
 
 

@@ -69,7 +69,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["gpt2", "llama", "classifier", "questions"])
 def test_all_back_ends_are_one_model(name: str, request: pytest.FixtureRequest, monkeypatch) -> None:
     if name == "gpt2":  # as the command does it
-        monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
+        for sparing in ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"):
+            monkeypatch.delenv(sparing)
     else:
         request.getfixturevalue("here")
     rows = verify(program(name))
