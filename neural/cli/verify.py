@@ -40,7 +40,8 @@ def verify(
     Compared are the logits, whole, with padding, and token by token through the cache; the gradient of the loss; the
     losses of five optimizer steps; and the tokens that greedy decoding writes. What is not installed is reported as
     not checked. Exit code 1 if anything differs by more than the tolerance: 2e-5 for logits (of the largest logit
-    where that is above 1), 1e-4 for gradients and losses (relative), no token.
+    where that is above 1), 1e-4 for gradients and losses (relative), no token. Logits and gradients that differ by more
+    are held against PyTorch in float64, and pass if they are at most twice as far from it as PyTorch in float32 is.
 
     \b
     Examples:
@@ -90,11 +91,11 @@ def _watched(work):
     """Do the work with a line that says which back end is running, and which check."""
     from rich.console import Console
 
-    from neural.verification.peer import BACKENDS
+    from neural.verification.peer import PEERS
 
     console = Console(stderr=True)
     with console.status("preparing") as status:
-        return work(lambda name, check: status.update(f"{BACKENDS[name].title}: {COLUMNS.get(check, 'loading')}"))
+        return work(lambda name, check: status.update(f"{PEERS[name].title}: {COLUMNS.get(check, 'loading')}"))
 
 
 def _table(network: str, rows: list[Row]) -> str:
@@ -120,6 +121,9 @@ def _cell(difference: float | None, check: str, beyond: bool) -> str:
 def _verdict(row: Row) -> str:
     if row.state == "differs" and "gradients" in row.beyond:
         return f"differs, most in {row.worst}"
+    if row.state == "ok" and row.rounding:
+        found = (f"{COLUMNS[c]} {own:.1e}, PyTorch {pytorch:.1e}" for c, (own, pytorch) in row.rounding.items())
+        return f"ok: rounding; from float64 {', '.join(found)}"
     return f"{row.state}: {row.why}" if row.why else row.state
 
 
@@ -129,7 +133,10 @@ def _json(network: str, rows: list[Row]) -> str:
     from neural.verification.verify import TOLERANCES
 
     made = [
-        {"backend": r.name, "state": r.state, "differences": r.differences, "beyond": r.beyond, "why": r.why or None}
+        {
+            "backend": r.name, "state": r.state, "differences": r.differences, "beyond": r.beyond, "why": r.why or None,
+            "from_float64": {check: {"own": own, "pytorch": other} for check, (own, other) in r.rounding.items()},
+        }
         for r in rows
-    ]
+    ]  # fmt: skip
     return dumps({"network": network, "tolerances": TOLERANCES, "backends": made})

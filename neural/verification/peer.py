@@ -63,3 +63,5 @@ BACKENDS = {
     "onnx": Backend("ONNX", "neural.verification.onnx_peer", ("onnx_ir", "onnxruntime"), "onnx"),
     "numpy": Backend("NumPy oracle", "neural.verification.oracle_peer", ("numpy",), "torch"),
 }
+EXACT = "exact"  # no back end: what a difference is held against that may be one of rounding
+PEERS = BACKENDS | {EXACT: Backend("PyTorch in float64", "neural.verification.exact_peer", ("torch",), "torch")}

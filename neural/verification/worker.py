@@ -15,7 +15,7 @@ import numpy as np
 
 from neural.compiler import Program, load
 from neural.verification.job import PROMPT, STEPS, Job, answer_file, tokens_to_decode
-from neural.verification.peer import BACKENDS, Peer
+from neural.verification.peer import PEERS, Peer
 
 
 def answers(
@@ -34,6 +34,7 @@ def answers(
     if job.targets is not None and hasattr(peer, "gradients"):
         tell("gradients")
         yield "gradients", {f"gradients/{name}": g for name, g in peer.gradients(job.inputs, job.targets).items()}
+    if job.targets is not None and hasattr(peer, "steps"):
         tell("steps")
         yield "steps", {"steps": np.array(peer.steps(job.inputs, job.targets, STEPS))}
     if cached and hasattr(peer, "cached"):
@@ -54,7 +55,7 @@ def main(name: str, folder: Path) -> None:
     try:
         program = load(folder / "program.neural")
         job = Job.open(folder)
-        peer = BACKENDS[name].open(program, job.weights)
+        peer = PEERS[name].open(program, job.weights)
         for check, arrays in answers(peer, job, program, tell=lambda check: print(check, flush=True)):
             np.savez(folder / "part.npz", **arrays)
             (folder / "part.npz").replace(answer_file(folder, name, check))  # whole, whatever ends this process

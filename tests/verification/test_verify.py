@@ -120,6 +120,25 @@ def test_each_difference_is_found(answers, check: str, array: str, change) -> No
         assert (row.state, row.beyond) == (state, beyond)
 
 
+def test_what_rounding_explains_is_no_difference(answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tolerances of 0 all that a framework says differs, and float64 tells rounding from a mistake."""
+    folder, found = answers
+    for check in module.ROUNDED:
+        monkeypatch.setitem(module.TOLERANCES, check, 0.0)
+    module._run("exact", folder)
+    with module._answers(folder, "exact") as exact:
+        made = {name: array + (exact[name] - array) * 1.5 for name, array in found.items() if name in exact}
+    wrong = made | {"gradients/wte.weight": made["gradients/wte.weight"] * (1 + 1e-5)}
+    for given, state, beyond in ((made, "ok", ()), (wrong, "differs", ("gradients",))):
+        for check in ("logits", "padded", "gradients"):
+            np.savez(answer_file(folder, "jax", check), **{n: a for n, a in given.items() if n.startswith(check)})
+        row = module._row("jax", folder, "pytorch")
+        assert row.state == "differs" and set(row.beyond) == {"logits", "padded", "gradients"}
+        row = module._in_float64(row, folder)
+        assert (row.state, row.beyond) == (state, beyond)
+        assert all(own <= 0.6 * pytorch for check, (own, pytorch) in row.rounding.items() if check not in row.beyond)
+
+
 def test_a_worker_that_is_killed_has_failed_and_what_it_did_before_is_shown(answers, monkeypatch) -> None:
     started = []
 
@@ -176,6 +195,7 @@ def test_a_difference_is_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "c.neural"
     path.write_text(CLASSIFIER)
     monkeypatch.setitem(module.TOLERANCES, "logits", -1.0)
+    monkeypatch.setattr(module, "AS_FAR", -1.0)
     assert app(["verify", str(path), "-b", "onnx"], standalone_mode=False) == 1
     assert "differs" in capsys.readouterr().out
 
