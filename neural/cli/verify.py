@@ -19,7 +19,9 @@ COLUMNS = {
 
 
 def verify(
-    file: Annotated[Path | None, typer.Argument(help="A .neural file.", metavar="FILE", show_default=False)] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="A .neural file, or a run.", metavar="FILE", show_default=False)
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Argument(help="Whose weights: a run, a .safetensors file, a Hugging Face folder. Default: random ones."),
@@ -46,7 +48,8 @@ def verify(
     \b
     Examples:
       neural verify examples/gpt_decoder.neural --set n_layer=4
-      neural verify examples/shakespeare_char.neural runs/first --backend jax --backend onnx
+      neural verify runs/first --backend jax --backend onnx
+      neural verify examples/shakespeare_char.neural runs/first
       neural verify model.neural --json
       neural verify --export first-onnx
     """
@@ -64,6 +67,8 @@ def verify(
         return
     for name in backend:
         require_known(name, BACKENDS, "back end", "N012")
+    if (file / "program.neural").is_file():  # a run, with its own weights
+        file, weights = file / "program.neural", weights or str(file)
     program = load(file, parse_sets(sets), network)
     show(program.messages)
     given = open_weights(weights, program) if weights else program_weights(program) if program.pretrained() else None

@@ -166,7 +166,7 @@ def test_generate_and_runs(folder: Path, quantized: dict[str, Path], neural) -> 
 
 def test_verify_and_export(folder: Path, quantized: dict[str, Path], neural, tmp_path: Path) -> None:
     run = quantized["int4"]
-    found = neural("verify", run / "program.neural", run, "--backend", "numpy", "--json")
+    found = neural("verify", run, "--backend", "numpy", "--json")
     assert found.code == 0, found.out
     written = neural("export", run, "--format", "hf", "--output", tmp_path / "hf")
     assert written.code == 0 and "hf has no place for integers" in written.err
