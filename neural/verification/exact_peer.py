@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -15,14 +16,27 @@ class Peer:
     """See neural.verification.peer."""
 
     def __init__(self, program: Program, weights: Mapping[str, np.ndarray]) -> None:
-        torch.set_default_dtype(torch.float64)  # of this process; also for what the source makes on its way
-        self._peer = torch_peer.Peer(program, weights)
+        with _float64():
+            self._peer = torch_peer.Peer(program, weights)
 
     def logits(self, inputs: list[np.ndarray], attention_mask: np.ndarray | None = None) -> np.ndarray:
-        return self._peer.logits([_wide(x) for x in inputs], attention_mask)
+        with _float64():
+            return self._peer.logits([_wide(x) for x in inputs], attention_mask)
 
     def gradients(self, inputs: list[np.ndarray], targets: np.ndarray) -> dict[str, np.ndarray]:
-        return self._peer.gradients([_wide(x) for x in inputs], _wide(targets))
+        with _float64():
+            return self._peer.gradients([_wide(x) for x in inputs], _wide(targets))
+
+
+@contextmanager
+def _float64() -> Iterator[None]:
+    """Of weights that are made, and of what the source makes on its way."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _wide(array: np.ndarray) -> np.ndarray:
