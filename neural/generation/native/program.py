@@ -19,7 +19,7 @@ GROUP = 32  # of int4, as in source/matrix.h
 
 class Program:
     """network: after `optimize`. weights: by the names of `graph.weights`; float32, or integers for matrices. Beside
-    integers keys and values are kept in float16, else in float32.
+    integers keys and values are kept in 8 bits, those of a token in a head by a scale of its own; else in float32.
 
     Raises Unsupported for what the C++ cannot do, MemoryError, and NeuralError N970 and N971 (no compiler).
     """
@@ -27,8 +27,8 @@ class Program:
     def __init__(self, network: Network, weights: Weights, *, threads: int) -> None:
         recording = fuse(record(network, weights))
         self._library = library()
-        halves = any(isinstance(matrix, QuantizedMatrix) for matrix in weights.values())
-        self._engine = self._library.engine_new(threads, network.context, halves)
+        integers = any(isinstance(matrix, QuantizedMatrix) for matrix in weights.values())
+        self._engine = self._library.engine_new(threads, network.context, integers)
         self.width = recording.logits.width
         self._matrices: dict[tuple[str, bool], int] = {}
         self._vectors: dict[bytes, int] = {}

@@ -12,6 +12,7 @@ from neural.generation.native.program import Program
 from neural.generation.native.recording import Unsupported, record
 from neural.graph.passes import optimize
 from neural.quantization.matrix import QuantizedMatrix
+from neural.generation.native.pages import PAGE
 from tests.generation.native.models import (
     CONTEXT,
     PROGRAMS,
@@ -36,11 +37,12 @@ def test_logits_are_pytorchs(name: str) -> None:
     np.testing.assert_allclose(ours, theirs, atol=2e-5 * np.abs(theirs).max())
 
 
-def test_beside_integers_the_cache_takes_half_the_memory() -> None:
+def test_beside_integers_the_cache_takes_a_byte_a_number_and_scales() -> None:
     program, model = compiled(PROGRAMS["gpt2"])
     weights = named_weights(program, model)
-    whole, half = (Program(optimize(program.graph), w, threads=1).page_bytes for w in (weights, rounded(weights, 8)))
-    assert whole == 2 * half
+    whole, small = (Program(optimize(program.graph), w, threads=1).page_bytes for w in (weights, rounded(weights, 8)))
+    kept = 2 * 4 * PAGE  # keys and values of four heads, two layers of each
+    assert (whole, small) == (2 * kept * (24 + 32) / 2 * 4, 2 * kept * ((24 + 32) / 2 + 4))
 
 
 @pytest.mark.parametrize(("bits", "zeros"), [(8, False), (4, False), (4, True)])

@@ -1,30 +1,14 @@
-// Attention over keys and values that lie in pages of 64 tokens.
-//
-// Of a page each layer has keys [kv_head][head_dim][64] and values [kv_head][64][padded head_dim]: both are the weights
-// of a product with 64 outputs or 64 inputs. A text has a table of pages; texts with one beginning share pages. Numbers
-// are floats, or halves where the matrices are rounded more coarsely than these: T, below.
+// Attention over keys and values that lie in pages of 64 tokens. A text has a table of pages; texts with one beginning
+// share pages. In a page each layer has a block for each of its heads, in one of the forms of kept.h: Kept, below.
 #pragma once
 
-#include "products.h"
-
-constexpr int64_t PAGE = 64;
+#include "kept.h"
 
 struct AttentionLayer {
     int64_t heads, kv_heads, head_dim, padded, window;  // window: 0 for none
     float scale;
-    int64_t offset;  // of its part in a page, numbers
-    std::vector<int64_t> ends;  // of each segment: how many tasks there are up to its end
-
-    int64_t keys_size() const { return kv_heads * head_dim * PAGE; }
-    int64_t size() const { return keys_size() + kv_heads * PAGE * padded; }
-    template <typename T>
-    T *keys(T *page, int64_t head) const {
-        return page + offset + head * head_dim * PAGE;
-    }
-    template <typename T>
-    T *values(T *page, int64_t head) const {
-        return page + offset + keys_size() + head * PAGE * padded;
-    }
+    int64_t offset, head_bytes;  // of its part in a page, and of each head in it
+    std::vector<int64_t> ends;   // of each segment: how many tasks there are up to its end
 };
 
 // Tokens of one text that stand one after another in the batch
@@ -36,12 +20,12 @@ struct Segment {
 struct Tokens {
     const int64_t *positions;
     std::vector<Segment> segments;
-    void *pool;
-    int64_t page_size;  // numbers
+    uint8_t *pool;
+    int64_t page_bytes;
 
-    template <typename T>
-    T *page(const Segment &s, int64_t position) const {
-        return static_cast<T *>(pool) + s.pages[position / PAGE] * page_size;
+    // What is kept of a head in the page that has a text's position
+    uint8_t *block(const AttentionLayer &layer, const Segment &s, int64_t position, int64_t kv_head) const {
+        return pool + s.pages[position / PAGE] * page_bytes + layer.offset + kv_head * layer.head_bytes;
     }
 };
 
@@ -72,25 +56,6 @@ struct Tiles {
     }
 };
 
-// k, v (kv_heads * head_dim): of one head what is kept of a row
-template <typename T>
-static void keep_key(const AttentionLayer &layer, const Tokens &tokens, const Segment &segment, int64_t row, int64_t head,
-                     const float *k, const float *v) {
-    int64_t position = tokens.positions[row], slot = position % PAGE, dim = layer.head_dim;
-    T *page = tokens.page<T>(segment, position);
-    T *keys = layer.keys(page, head) + slot, *values = layer.values(page, head) + slot * layer.padded;
-    for (int64_t i = 0; i < dim; i += 16) {
-        int64_t count = std::min<int64_t>(16, dim - i);
-        float key[16] = {}, value[16] = {};
-        T kept[16];
-        std::memcpy(key, k + head * dim + i, count * sizeof(float));
-        std::memcpy(value, v + head * dim + i, count * sizeof(float));
-        store(kept, load(key));
-        for (int64_t j = 0; j < count; j++) keys[(i + j) * PAGE] = kept[j];
-        store(values + i, load(value));
-    }
-}
-
 // Scores -> probabilities times their sum, in place; what is outside [low, high) becomes 0. The sum.
 static float exponentials(float *scores, int64_t begin, int64_t end, int64_t low, int64_t high, float scale) {
     for (int64_t j = begin; j < low; j++) scores[j] = -INFINITY;
@@ -107,49 +72,56 @@ static float exponentials(float *scores, int64_t begin, int64_t end, int64_t low
     return sum(total);
 }
 
-// Of up to TILE pairs of a token and a head that share keys: their rows of `out` (…, heads * head_dim).
-// room: at least TILE * (context rounded up to pages) + TILE * 64 floats
-template <typename T>
+struct Room {
+    std::vector<float> scores;  // TILE * (context rounded up to pages)
+    float sums[TILE * 64];
+    Queries queries;
+};
+
+// Of up to TILE pairs of a token and a head that share keys: their rows of `out` (…, heads * head_dim)
+template <typename Kept>
 static void attend_tile(const AttentionLayer &layer, const Tokens &tokens, const Segment &segment, int64_t kv_head,
                         int count, const int64_t *rows, const int64_t *heads, const float *q, int64_t q_step, float *out,
-                        int64_t out_step, float *room, int64_t room_step) {
+                        int64_t out_step, Room &room) {
     const float *at[TILE];
-    int64_t highest = 0, lowest = INT64_MAX, high[TILE], low[TILE];
+    int64_t highest = 0, lowest = INT64_MAX, high[TILE], low[TILE], dim = layer.head_dim;
     for (int m = 0; m < count; m++) {
-        at[m] = q + rows[m] * q_step + heads[m] * layer.head_dim;
+        at[m] = q + rows[m] * q_step + heads[m] * dim;
         high[m] = tokens.positions[rows[m]] + 1;
         low[m] = layer.window ? std::max<int64_t>(0, high[m] - layer.window) : 0;
         highest = std::max(highest, high[m]);
         lowest = std::min(lowest, low[m]);
     }
     int64_t begin = lowest / PAGE * PAGE, end = (highest + PAGE - 1) / PAGE * PAGE;
-    auto keys = [&](int64_t p, int64_t head) { return layer.keys(tokens.page<T>(segment, p), head); };
-    auto values = [&](int64_t p) { return layer.values(tokens.page<T>(segment, p), kv_head); };
-    int64_t keys_bytes = layer.head_dim * PAGE * sizeof(T);
-    auto values_bytes = [&](int64_t p) { return std::min(PAGE, highest - p) * layer.padded * int64_t(sizeof(T)); };
+    float *scores = room.scores.data();
+    int64_t step = room.scores.size() / TILE;
+    auto block = [&](int64_t p) { return tokens.block(layer, segment, p, kv_head); };
+    auto values = [&](int64_t p) { return Kept::values(block(p), dim); };
+    auto values_bytes = [&](int64_t p) { return std::min(PAGE, highest - p) * layer.padded * int64_t(sizeof(*values(p))); };
+    int64_t keys_bytes = Kept::keys_bytes(dim);
     int64_t following = std::min(kv_head + 1, layer.kv_heads - 1);  // what the thread most likely reads next
-    for (int64_t p = begin; p < end; p += PAGE)
-        float_product<T>(highest - p)(count, at, keys(p, kv_head), PAGE, layer.head_dim, room + p, room_step, false,
-                                      p + PAGE < end ? all_of(keys(p + PAGE, kv_head), keys_bytes, layer.head_dim)
-                                                     : all_of(values(begin), values_bytes(begin), layer.head_dim));
+    Kept::prepare(count, at, dim, room.queries);
+    for (int64_t p = begin; p < end; p += PAGE) {
+        bool last = p + PAGE >= end;
+        Kept::scores(count, at, room.queries, block(p), dim, std::min(PAGE, highest - p), scores + p, step,
+                     last ? static_cast<const void *>(values(begin)) : block(p + PAGE), last ? values_bytes(begin) : keys_bytes);
+    }
     float totals[TILE];
-    for (int m = 0; m < count; m++)
-        totals[m] = exponentials(room + m * room_step, begin, end, low[m], high[m], layer.scale);
-    float *sums = room + TILE * room_step;
+    for (int m = 0; m < count; m++) totals[m] = exponentials(scores + m * step, begin, end, low[m], high[m], layer.scale);
+    for (int64_t p = begin; p < end; p += PAGE) Kept::weigh(count, block(p), scores + p, step);
     for (int64_t chunk = 0; chunk < layer.padded; chunk += 64) {
-        int64_t width = std::min<int64_t>(64, layer.padded - chunk);
-        auto product = float_product<T>(width);
+        int64_t width = std::min<int64_t>(64, layer.padded - chunk), real = std::min(width, dim - chunk);
+        auto product = float_product<std::decay_t<decltype(*values(0))>>(width);
         for (int64_t p = begin; p < end; p += PAGE) {
-            for (int m = 0; m < count; m++) at[m] = room + m * room_step + p;
+            for (int m = 0; m < count; m++) at[m] = scores + m * step + p;
             int64_t steps = std::min(PAGE, highest - p);
-            product(count, at, values(p) + chunk, layer.padded, steps, sums, 64, p > begin,
+            product(count, at, values(p) + chunk, layer.padded, steps, room.sums, 64, p > begin,
                     p + PAGE < end ? all_of(values(p + PAGE), values_bytes(p + PAGE), steps)
-                                   : all_of(keys(begin, following), keys_bytes, steps));
+                                   : all_of(tokens.block(layer, segment, begin, following), keys_bytes, steps));
         }
-        int64_t real = std::min(width, layer.head_dim - chunk);
         for (int m = 0; m < count; m++) {
-            float *to = out + rows[m] * out_step + heads[m] * layer.head_dim + chunk;
-            for (int64_t i = 0; i < real; i++) to[i] = sums[m * 64 + i] / totals[m];
+            float *to = out + rows[m] * out_step + heads[m] * dim + chunk;
+            for (int64_t i = 0; i < real; i++) to[i] = room.sums[m * 64 + i] / totals[m];
         }
     }
 }

@@ -58,14 +58,13 @@ static void apply(int64_t function, float *out, const float *x, int64_t n, float
 
 class Engine {
 public:
-    // halves: whether keys and values are kept in 16 bits
-    Engine(int threads, int64_t context, bool halves)
-        : halves_(halves), scratch_(threads),
+    // integers: whether keys and values are kept as such
+    Engine(int threads, int64_t context, bool integers)
+        : keeps_integers_(integers), scratch_(threads),
           threads_(
               threads, [this](size_t i) { return tasks(operations[i]); },
               [this](size_t i, int64_t task, int thread) { perform(operations[i], task, thread); }) {
-        room_step_ = (context + PAGE - 1) / PAGE * PAGE;
-        for (auto &s : scratch_) s.room.resize(TILE * (room_step_ + 64));
+        for (auto &s : scratch_) s.room.scores.resize(TILE * ((context + PAGE - 1) / PAGE * PAGE));
     }
 
     std::vector<std::unique_ptr<Matrix>> matrices;
@@ -75,21 +74,22 @@ public:
     int64_t logits_buffer = -1;
 
     void add_layer(AttentionLayer layer) {
-        layer.offset = tokens_.page_size;
+        layer.offset = tokens_.page_bytes;
+        layer.head_bytes = keeps_integers_ ? Integers8::bytes(layer.head_dim, layer.padded)
+                                           : Numbers::bytes(layer.head_dim, layer.padded);
         layers_.push_back(layer);
-        tokens_.page_size += (layer.size() + 15) / 16 * 16;
+        tokens_.page_bytes += layer.kv_heads * layer.head_bytes;
     }
 
     bool make_pages(int64_t count) {
         pages_ = std::make_unique<Memory>(count * page_bytes());
-        return (tokens_.pool = pages_->data()) != nullptr;
+        return (tokens_.pool = static_cast<uint8_t *>(pages_->data())) != nullptr;
     }
 
-    int64_t page_bytes() const { return tokens_.page_size * (halves_ ? sizeof(Half) : sizeof(float)); }
+    int64_t page_bytes() const { return tokens_.page_bytes; }
 
     void copy_page(int64_t from, int64_t to) {
-        auto *pool = static_cast<uint8_t *>(tokens_.pool);
-        std::memcpy(pool + to * page_bytes(), pool + from * page_bytes(), page_bytes());
+        std::memcpy(tokens_.pool + to * page_bytes(), tokens_.pool + from * page_bytes(), page_bytes());
     }
 
     // ids, positions, tables: of `count` tokens, those of one text together. selected: rows whose logits are wanted.
@@ -115,7 +115,8 @@ public:
 
 private:
     struct Scratch {
-        std::vector<float> sums, room;
+        std::vector<float> sums;
+        Room room;
     };
 
     float *at(const View &v, int64_t row) const {
@@ -143,8 +144,8 @@ private:
 
     void perform(const Operation &o, int64_t task, int thread) {
         if (o.kind == LINEAR) return product(o, task, scratch_[thread]);
-        if (o.kind == ATTEND) return halves_ ? attend<Half>(o, task, scratch_[thread]) : attend<float>(o, task, scratch_[thread]);
-        if (o.kind == KEEP) return halves_ ? keep<Half>(o, task) : keep<float>(o, task);
+        if (o.kind == ATTEND || o.kind == KEEP)
+            return keeps_integers_ ? attention<Integers8>(o, task, thread) : attention<Numbers>(o, task, thread);
         int64_t each = share(rows(o));
         for (int64_t row = task * each; row < std::min(rows(o), (task + 1) * each); row++) on_row(o, row);
     }
@@ -246,33 +247,37 @@ private:
         }
     }
 
-    template <typename T>
-    void keep(const Operation &o, int64_t head) const {
-        for (const Segment &s : tokens_.segments)
-            if (!Tiles(layers_[o.number], s).alone()) keep_rows<T>(o, s, head);
-    }
-
-    template <typename T>
-    void keep_rows(const Operation &o, const Segment &s, int64_t head) const {
-        for (int64_t row = s.first; row < s.first + s.count; row++)
-            keep_key<T>(layers_[o.number], tokens_, s, row, head, at(o.b, row), at(o.c, row));
-    }
-
-    template <typename T>
-    void attend(const Operation &o, int64_t task, Scratch &own) const {
+    template <typename Kept>
+    void attention(const Operation &o, int64_t task, int thread) {
         const AttentionLayer &layer = layers_[o.number];
+        if (o.kind == ATTEND) return attend<Kept>(o, layer, task, scratch_[thread].room);
+        for (const Segment &s : tokens_.segments)
+            if (!Tiles(layer, s).alone()) keep_rows<Kept>(o, layer, s, task);
+    }
+
+    template <typename Kept>
+    void keep_rows(const Operation &o, const AttentionLayer &layer, const Segment &s, int64_t head) const {
+        for (int64_t row = s.first; row < s.first + s.count; row++) {
+            int64_t position = tokens_.positions[row], from = head * layer.head_dim;
+            Kept::keep(tokens_.block(layer, s, position, head), layer.head_dim, layer.padded, position % PAGE,
+                       at(o.b, row) + from, at(o.c, row) + from);
+        }
+    }
+
+    template <typename Kept>
+    void attend(const Operation &o, const AttentionLayer &layer, int64_t task, Room &room) const {
         size_t i = std::upper_bound(layer.ends.begin(), layer.ends.end(), task) - layer.ends.begin();
         const Segment &s = tokens_.segments[i];
         Tiles tiles(layer, s);
         int64_t rows[TILE], heads[TILE], kv_head;
         int count = tiles.pairs(layer, s, i ? task - layer.ends[i - 1] : task, rows, heads, kv_head);
-        if (tiles.alone()) keep_rows<T>(o, s, kv_head);
-        attend_tile<T>(layer, tokens_, s, kv_head, count, rows, heads, at(o.a, 0), step(o.a), at(o.out, 0), step(o.out),
-                       own.room.data(), room_step_);
+        if (tiles.alone()) keep_rows<Kept>(o, layer, s, kv_head);
+        attend_tile<Kept>(layer, tokens_, s, kv_head, count, rows, heads, at(o.a, 0), step(o.a), at(o.out, 0), step(o.out),
+                          room);
     }
 
-    bool halves_;
-    int64_t room_step_, rows_ = 0, selected_rows_ = 0;
+    bool keeps_integers_;
+    int64_t rows_ = 0, selected_rows_ = 0;
     std::unique_ptr<Memory> pages_;
     Tokens tokens_{};
     const int64_t *ids_ = nullptr, *selected_ = nullptr;
@@ -284,7 +289,7 @@ private:
 
 extern "C" {
 
-void *engine_new(int64_t threads, int64_t context, int64_t halves) { return new Engine(int(threads), context, halves); }
+void *engine_new(int64_t threads, int64_t context, int64_t integers) { return new Engine(int(threads), context, integers); }
 
 void engine_delete(Engine *engine) { delete engine; }
 
@@ -316,7 +321,7 @@ int64_t engine_buffer(Engine *engine, int64_t width) {
 
 void engine_layer(Engine *engine, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t window, float scale) {
     int64_t padded = (head_dim + 15) / 16 * 16;
-    engine->add_layer({heads, kv_heads, head_dim, padded, window, scale, 0, {}});
+    engine->add_layer({heads, kv_heads, head_dim, padded, window, scale, 0, 0, {}});
 }
 
 // fields: kind; buffer, offset, width of out, a, b and c; matrix, vector, second; number, function, narrow

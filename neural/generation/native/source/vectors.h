@@ -79,27 +79,15 @@ static inline f32x16 load(const Half *p) {
     return v;
 }
 
-// To the nearest, and where a number is too large to the largest
-static inline void store(Half *p, f32x16 v) {
-    f32x16 most = f32x16{} + 65504.0f;
-    v = v > most ? most : v < -most ? -most : v;
+static inline f32x16 load(const int8_t *p) {
 #if defined(__AVX512F__)
-    __m256i bits = _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
-    std::memcpy(p, &bits, sizeof bits);
-#elif defined(__F16C__)
-    __m256 halves[2];
-    std::memcpy(halves, &v, sizeof v);
-    __m128i bits[2] = {_mm256_cvtps_ph(halves[0], 0), _mm256_cvtps_ph(halves[1], 0)};
-    std::memcpy(p, bits, sizeof bits);
+    __m128i bytes;
+    std::memcpy(&bytes, p, sizeof bytes);
+    return (f32x16)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
 #else
-    for (int i = 0; i < 16; i++) {
-        float x = v[i], size = std::fabs(x);
-        uint32_t bits, sign = std::signbit(x) ? 1 << 15 : 0;
-        std::memcpy(&bits, &size, sizeof bits);
-        bits += 0xfff + (bits >> 13 & 1);
-        uint32_t normal = (bits >> 13) - (112 << 10), small = uint32_t(std::nearbyint(size * 16777216.0f));
-        p[i] = Half(sign | (x != x ? 0x7e00 : size < 6.103515625e-5f ? small : normal));
-    }
+    f32x16 v;
+    for (int i = 0; i < 16; i++) v[i] = p[i];
+    return v;
 #endif
 }
 
