@@ -78,11 +78,12 @@ struct Room {
     Queries queries;
 };
 
-// Of up to TILE pairs of a token and a head that share keys: their rows of `out` (…, heads * head_dim)
+// Of up to TILE pairs of a token and a head that share keys: their rows of `out` (…, heads * head_dim). following: what the
+// thread most likely reads next.
 template <typename Kept>
 static void attend_tile(const AttentionLayer &layer, const Tokens &tokens, const Segment &segment, int64_t kv_head,
                         int count, const int64_t *rows, const int64_t *heads, const float *q, int64_t q_step, float *out,
-                        int64_t out_step, Room &room) {
+                        int64_t out_step, const uint8_t *following, Room &room) {
     const float *at[TILE];
     int64_t highest = 0, lowest = INT64_MAX, high[TILE], low[TILE], dim = layer.head_dim;
     for (int m = 0; m < count; m++) {
@@ -99,7 +100,6 @@ static void attend_tile(const AttentionLayer &layer, const Tokens &tokens, const
     auto values = [&](int64_t p) { return Kept::values(block(p), dim); };
     auto values_bytes = [&](int64_t p) { return std::min(PAGE, highest - p) * layer.padded * int64_t(sizeof(*values(p))); };
     int64_t keys_bytes = Kept::keys_bytes(dim);
-    int64_t following = std::min(kv_head + 1, layer.kv_heads - 1);  // what the thread most likely reads next
     Kept::prepare(count, at, dim, room.queries);
     for (int64_t p = begin; p < end; p += PAGE) {
         bool last = p + PAGE >= end;
@@ -117,7 +117,7 @@ static void attend_tile(const AttentionLayer &layer, const Tokens &tokens, const
             int64_t steps = std::min(PAGE, highest - p);
             product(count, at, values(p) + chunk, layer.padded, steps, room.sums, 64, p > begin,
                     p + PAGE < end ? all_of(values(p + PAGE), values_bytes(p + PAGE), steps)
-                                   : all_of(tokens.block(layer, segment, begin, following), keys_bytes, steps));
+                                   : all_of(following, keys_bytes, steps));
         }
         for (int m = 0; m < count; m++) {
             float *to = out + rows[m] * out_step + heads[m] * dim + chunk;

@@ -143,7 +143,7 @@ private:
     }
 
     void perform(const Operation &o, int64_t task, int thread) {
-        if (o.kind == LINEAR) return product(o, task, scratch_[thread]);
+        if (o.kind == LINEAR) return product(o, task, thread);
         if (o.kind == ATTEND || o.kind == KEEP)
             return keeps_integers_ ? attention<Integers8>(o, task, thread) : attention<Numbers>(o, task, thread);
         int64_t each = share(rows(o));
@@ -223,11 +223,24 @@ private:
             }
     }
 
-    void product(const Operation &o, int64_t panel, Scratch &own) {
+    // What a thread reads after a panel: the next one of its part, or the first one that it has of the next product
+    const uint8_t *following(const Operation &o, int64_t panel, int thread) const {
         const Matrix &w = *matrices[o.matrix];
+        if (panel + 1 == threads_.part(w.panels(), thread + 1))
+            for (const Operation *next = &o + 1; next != operations.data() + operations.size(); next++)
+                if (next->kind == LINEAR) {
+                    const Matrix &other = *matrices[next->matrix];
+                    return other.panel(threads_.part(other.panels(), thread));
+                }
+        return w.panel(panel + 1);
+    }
+
+    void product(const Operation &o, int64_t panel, int thread) {
+        const Matrix &w = *matrices[o.matrix];
+        Scratch &own = scratch_[thread];
         int64_t count = rows(o), first = panel * PANEL, width = std::min<int64_t>(PANEL, w.n - first);
         if (int64_t(own.sums.size()) < count * PANEL) own.sums.resize(count * PANEL);
-        panel_product(w, panel, w.panel(panel + 1), count, at(o.a, 0), step(o.a), integers_, own.sums.data());
+        panel_product(w, panel, following(o, panel, thread), count, at(o.a, 0), step(o.a), integers_, own.sums.data());
         for (int64_t row = 0; row < count; row++) finish(o, own.sums.data() + row * PANEL, row, first, width);
     }
 
@@ -272,8 +285,9 @@ private:
         int64_t rows[TILE], heads[TILE], kv_head;
         int count = tiles.pairs(layer, s, i ? task - layer.ends[i - 1] : task, rows, heads, kv_head);
         if (tiles.alone()) keep_rows<Kept>(o, layer, s, kv_head);
+        bool more = kv_head + 1 < layer.kv_heads || &s == &tokens_.segments.back();
         attend_tile<Kept>(layer, tokens_, s, kv_head, count, rows, heads, at(o.a, 0), step(o.a), at(o.out, 0), step(o.out),
-                          room);
+                          tokens_.block(layer, more ? s : *(&s + 1), 0, (kv_head + 1) % layer.kv_heads), room);
     }
 
     bool keeps_integers_;

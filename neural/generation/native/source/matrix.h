@@ -1,7 +1,7 @@
 // A weight (N, K) in panels of 64 outputs, so that a product reads it once, from the first byte to the last.
 //
 //   float32  [K][64]
-//   int8     groups of 64 inputs: [16][64][4] bytes, the value + 128; a scale an output
+//   int8     groups of 32 inputs: [8][64][4] bytes, the value + 128; a scale an output
 //   int4     groups of 32 inputs: [4][4][64] bytes, the value + 8, then 64 scales in half precision. A byte has the
 //            inputs of step 2i in its low half and those of step 2i + 1 in its high half, of four inputs a step. With
 //            zero points [16][4] bytes more, of the outputs 16 j + i: what is 0, in sixteenths of a step; without 8 is 0
@@ -16,6 +16,7 @@
 #include "vectors.h"
 
 constexpr int PANEL = 64;
+constexpr int INPUTS = 32;  // that are rounded together
 
 // Zeros for what is read at full speed: pages of 2 MiB where the system gives them, taken when they are first written
 class Memory {
@@ -48,7 +49,6 @@ struct Matrix {
     int bits;
     int64_t n, k;
     bool zeros;            // of int4
-    int group;             // inputs that are quantised together
     int64_t groups, group_bytes, panel_bytes;
     std::unique_ptr<Memory> memory;
     uint8_t *data;
@@ -58,9 +58,8 @@ struct Matrix {
     const uint8_t *panel(int64_t i) const { return data + i * panel_bytes; }
 
     Matrix(int bits, int64_t n, int64_t k, bool zeros) : bits(bits), n(n), k(k), zeros(zeros) {
-        group = bits == 8 ? 64 : 32;
-        groups = (k + group - 1) / group;
-        group_bytes = bits == 8 ? 64 * PANEL : (zeros ? 19 : 18) * PANEL;
+        groups = (k + INPUTS - 1) / INPUTS;
+        group_bytes = bits == 8 ? INPUTS * PANEL : (zeros ? 19 : 18) * PANEL;
         panel_bytes = bits == 32 ? k * PANEL * 4 : groups * group_bytes;
         memory = std::make_unique<Memory>(panels() * panel_bytes);
         data = static_cast<uint8_t *>(memory->data());
@@ -109,7 +108,7 @@ struct Matrix {
             for (int64_t g = 0; g < groups; g++) {
                 Half sixteen[16] = {*scale4(index, g)};
                 float scale = load(sixteen)[0], zero = zeros ? *zero4(index, g) / 16.0f : 8.0f;
-                for (int64_t i = g * group; i < std::min(k, (g + 1) * group); i++)
+                for (int64_t i = g * INPUTS; i < std::min(k, (g + 1) * INPUTS); i++)
                     out[i] = ((*byte4(index, i) >> (i / 4 % 2 * 4) & 15) - zero) * scale;
             }
         }

@@ -21,33 +21,35 @@ static inline void for_rows(int m, F f) {
 // product some lines of 64 bytes
 struct Ahead {
     const char *at;
-    int64_t stride;
     int lines;
 
     void ask() {
         if (lines == 4)  // where memory sets the pace: no loop
-            ask(0), ask(1), ask(2), ask(3);
+            ask<4>();
         else
-            for (int i = 0; i < lines; i++) ask(i);
-        at += stride;
+            for (int i = 0; i < lines; i++) ask<1>();
     }
-    void ask(int line) const { __builtin_prefetch(at + 64 * line, 0, 2); }
+    template <int LINES>
+    void ask() {
+        for (int i = 0; i < LINES; i++) __builtin_prefetch(at + 64 * i, 0, 2);
+        at += 64 * LINES;
+    }
 };
 
 // All of what comes next, in so many steps
 static inline Ahead all_of(const void *next, int64_t bytes, int64_t steps) {
     int lines = int((bytes / 64 + steps - 1) / steps);
-    return {static_cast<const char *>(next), 64 * lines, lines};
+    return {static_cast<const char *>(next), lines};
 }
 
 // While rows in tiles of `tile` are multiplied, each in turn, by weights of `bytes`, four lines a step, that `next`
 // follows: what the tile that begins at `row` asks for. A single one asks for what it will soon read itself; of more
 // the first ones ask for a part of `next` each, so that memory is read all the time.
 static inline Ahead part_of(const uint8_t *weights, int64_t bytes, const uint8_t *next, int64_t row, int64_t rows, int tile) {
-    if (rows <= tile) return {reinterpret_cast<const char *>(weights) + 6144, 256, 4};
+    if (rows <= tile) return {reinterpret_cast<const char *>(weights) + 6144, 4};
     int lines = rows <= 3 * tile ? 2 : 1;
     int64_t part = row / tile * lines;  // quarters of `next` that others ask for
-    return {reinterpret_cast<const char *>(next) + part * bytes / 4, 64 * lines, part < 4 ? lines : 0};
+    return {reinterpret_cast<const char *>(next) + part * bytes / 4, part < 4 ? lines : 0};
 }
 
 // out (M, 16 V) = rows (M, k) . weights (k, 16 V), or is added to it; weights: floats or halves
@@ -101,15 +103,15 @@ struct Integers {
 
     void reserve(int64_t rows, const Matrix &matrix) {
         size_t groups = rows * matrix.groups;
-        if (values.size() < groups * matrix.group) values.resize(groups * matrix.group);
+        if (values.size() < groups * INPUTS) values.resize(groups * INPUTS);
         if (scales.size() < groups) scales.resize(groups), bases.resize(groups);
     }
 
     void quantize(int64_t row, const float *x, const Matrix &matrix) {
         int64_t groups = matrix.groups;
-        int8_t *q = values.data() + row * groups * matrix.group;
+        int8_t *q = values.data() + row * groups * INPUTS;
         for (int64_t g = 0; g < groups; g++) {
-            int64_t first = g * matrix.group, count = std::min<int64_t>(matrix.group, matrix.k - first);
+            int64_t first = g * INPUTS, count = std::min<int64_t>(INPUTS, matrix.k - first);
             float most = largest_size(x + first, count);
             float inverse = most > 0 ? 127.0f / most : 0.0f;
             int32_t total = 0;
@@ -118,7 +120,7 @@ struct Integers {
                 q[first + i] = int8_t(value);
                 total += value;
             }
-            for (int64_t i = count; i < matrix.group; i++) q[first + i] = 0;
+            for (int64_t i = count; i < INPUTS; i++) q[first + i] = 0;
             scales[row * groups + g] = most / 127.0f;
             bases[row * groups + g] = total * (matrix.bits == 8 ? -128 : -8);
         }
@@ -131,22 +133,22 @@ static inline int32_t word(const int8_t *p) {
     return v;
 }
 
-// out (M, 64) = rows . panel
-template <int M, int BITS, bool ZEROS>
+// out (M, 64) = rows . panel; LINES: those of `ahead`
+template <int M, int BITS, bool ZEROS, int LINES>
 static void integer_tile(const Integers &x, int64_t groups, int64_t row, const uint8_t *panel, float *out, Ahead ahead) {
-    constexpr int GROUP = BITS == 8 ? 64 : 32, BYTES = (BITS == 8 ? 64 : ZEROS ? 19 : 18) * PANEL;
+    constexpr int BYTES = (BITS == 8 ? 32 : ZEROS ? 19 : 18) * PANEL;
     f32x16 sums[M][4] = {};
     for (int64_t g = 0; g < groups; g++) {
         const uint8_t *block = panel + g * BYTES;
         i32x16 acc[M][4];
         const int8_t *q[M];
         for (int m = 0; m < M; m++) {
-            q[m] = x.values.data() + ((row + m) * groups + g) * GROUP;
+            q[m] = x.values.data() + ((row + m) * groups + g) * INPUTS;
             for (int v = 0; v < 4; v++) acc[m][v] = i32x16{} + (ZEROS ? 0 : x.bases[(row + m) * groups + g]);
         }
         if constexpr (BITS == 8) {
-            for (int s = 0; s < 16; s++) {
-                ahead.ask();
+            for (int s = 0; s < 8; s++) {
+                ahead.ask<LINES>();
                 for (int v = 0; v < 4; v++) {
                     u8x64 w = load_bytes(block + s * 256 + v * 64);
                     for (int m = 0; m < M; m++) acc[m][v] = dot4(acc[m][v], w, word(q[m] + 4 * s));
@@ -156,7 +158,7 @@ static void integer_tile(const Integers &x, int64_t groups, int64_t row, const u
                 for (int v = 0; v < 4; v++) sums[m][v] += x.scales[(row + m) * groups + g] * to_floats(acc[m][v]);
         } else {
             for (int s = 0; s < 4; s++) {
-                ahead.ask();
+                ahead.ask<LINES>();
                 for (int v = 0; v < 4; v++) {
                     u8x64 pairs = load_bytes(block + s * 256 + v * 64);
                     u8x64 low = pairs & 15, high = (u8x64)((i32x16)pairs >> 4) & 15;
@@ -166,7 +168,7 @@ static void integer_tile(const Integers &x, int64_t groups, int64_t row, const u
                     }
                 }
             }
-            ahead.at += ahead.stride * (BYTES - 16 * PANEL) / (4 * PANEL);  // past scales and zero points
+            ahead.at += LINES * (BYTES - 16 * PANEL) / 4;  // past scales and zero points
             i32x16 zeros = ZEROS ? (i32x16)load_bytes(block + 18 * PANEL) : i32x16{};
             for (int v = 0; v < 4; v++) {
                 f32x16 scale = load(reinterpret_cast<const Half *>(block + 16 * PANEL) + 16 * v);
@@ -190,8 +192,12 @@ static void integer_rows(const Matrix &w, const uint8_t *panel, const uint8_t *n
                          float *sums) {
     for (int64_t row = 0; row < rows; row += INTEGER_TILE)
         for_rows<INTEGER_TILE>(int(std::min<int64_t>(INTEGER_TILE, rows - row)), [&](auto M) {
-            integer_tile<M, BITS, ZEROS>(x, w.groups, row, panel, sums + row * PANEL,
-                                         part_of(panel, w.panel_bytes, next, row, rows, INTEGER_TILE));
+            Ahead ahead = part_of(panel, w.panel_bytes, next, row, rows, INTEGER_TILE);
+            auto tile = ahead.lines == 4   ? integer_tile<M, BITS, ZEROS, 4>
+                        : ahead.lines == 2 ? integer_tile<M, BITS, ZEROS, 2>
+                        : ahead.lines == 1 ? integer_tile<M, BITS, ZEROS, 1>
+                                           : integer_tile<M, BITS, ZEROS, 0>;
+            tile(x, w.groups, row, panel, sums + row * PANEL, ahead);
         });
 }
 

@@ -32,6 +32,9 @@ public:
 
     int count() const { return int(workers_.size()) + 1; }
 
+    // Where a thread's part of so many tasks begins, and that of the one before it ends
+    int64_t part(int64_t tasks, int thread) const { return tasks * thread / count(); }
+
     // All steps; returns when they are done
     void run(size_t steps) {
         if (steps_.size() < steps) {
@@ -76,8 +79,8 @@ private:
             uint64_t seen = next.load(std::memory_order_acquire);
             while (seen >> 32 == round) {
                 int64_t total = step.total.load(std::memory_order_acquire);
-                int64_t task = total * owner / count() + int64_t(seen & UINT32_MAX);
-                if (task >= total * (owner + 1) / count()) break;
+                int64_t task = part(total, owner) + int64_t(seen & UINT32_MAX);
+                if (task >= part(total, owner + 1)) break;
                 if (next.compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel)) return task;
             }
         }
