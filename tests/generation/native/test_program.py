@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from neural.generation.native.pages import PAGE
 from neural.generation.native.program import Program
 from neural.generation.native.recording import Unsupported, record
 from neural.graph.passes import optimize
 from neural.quantization.matrix import QuantizedMatrix
-from neural.generation.native.pages import PAGE
 from tests.generation.native.models import (
     CONTEXT,
     PROGRAMS,

@@ -78,8 +78,8 @@ struct Room {
     Queries queries;
 };
 
-// Of up to TILE pairs of a token and a head that share keys: their rows of `out` (…, heads * head_dim). following: what the
-// thread most likely reads next.
+// Of up to TILE pairs of a token and a head that share keys: their rows of `out` (…, heads * head_dim).
+// following: what the thread most likely reads next.
 template <typename Kept>
 static void attend_tile(const AttentionLayer &layer, const Tokens &tokens, const Segment &segment, int64_t kv_head,
                         int count, const int64_t *rows, const int64_t *heads, const float *q, int64_t q_step, float *out,
@@ -98,13 +98,16 @@ static void attend_tile(const AttentionLayer &layer, const Tokens &tokens, const
     int64_t step = room.scores.size() / TILE;
     auto block = [&](int64_t p) { return tokens.block(layer, segment, p, kv_head); };
     auto values = [&](int64_t p) { return Kept::values(block(p), dim); };
-    auto values_bytes = [&](int64_t p) { return std::min(PAGE, highest - p) * layer.padded * int64_t(sizeof(*values(p))); };
+    auto values_bytes = [&](int64_t p) {
+        return std::min(PAGE, highest - p) * layer.padded * int64_t(sizeof(*values(p)));
+    };
     int64_t keys_bytes = Kept::keys_bytes(dim);
     Kept::prepare(count, at, dim, room.queries);
     for (int64_t p = begin; p < end; p += PAGE) {
         bool last = p + PAGE >= end;
         Kept::scores(count, at, room.queries, block(p), dim, std::min(PAGE, highest - p), scores + p, step,
-                     last ? static_cast<const void *>(values(begin)) : block(p + PAGE), last ? values_bytes(begin) : keys_bytes);
+                     last ? static_cast<const void *>(values(begin)) : block(p + PAGE),
+                     last ? values_bytes(begin) : keys_bytes);
     }
     float totals[TILE];
     for (int m = 0; m < count; m++) totals[m] = exponentials(scores + m * step, begin, end, low[m], high[m], layer.scale);

@@ -2,7 +2,8 @@
 // scales of its own. Keys are the weights of a product with 64 outputs, values of one with 64 inputs.
 //
 //   Numbers   keys [head_dim][64], values [64][padded head_dim], floats
-//   Integers8 scales of the keys [64] and of the values [64]; keys [2][head_dim / 4][32][4], the value + 128; values [64][padded]
+//   Integers8 scales of the keys [64] and of the values [64]; keys [2][head_dim / 4][32][4] bytes, the value + 128; values
+//             [64][padded head_dim]
 #pragma once
 
 #include "products.h"
@@ -81,11 +82,7 @@ struct Integers8 {
         scales[slot] = key / 127.0f, scales[PAGE + slot] = value / 127.0f;
         uint8_t *keys = block + SCALES + slot / 32 * ((dim + 3) / 4 * 128) + slot % 32 * 4;
         int8_t *values = const_cast<int8_t *>(Integers8::values(block, dim)) + slot * padded;
-        for (int64_t i = 0; i < dim; i += 4) {
-            uint8_t four[4] = {};
-            for (int64_t j = i; j < std::min(dim, i + 4); j++) four[j - i] = uint8_t(int32_t(std::nearbyint(k[j] * by_key)) + 128);
-            std::memcpy(keys + i * 32, four, 4);
-        }
+        for (int64_t i = 0; i < dim; i++) keys[i / 4 * 128 + i % 4] = uint8_t(int32_t(std::nearbyint(k[i] * by_key)) + 128);
         for (int64_t i = 0; i < dim; i++) values[i] = int8_t(std::nearbyint(v[i] * by_value));
     }
 

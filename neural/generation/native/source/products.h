@@ -108,22 +108,28 @@ struct Integers {
     }
 
     void quantize(int64_t row, const float *x, const Matrix &matrix) {
-        int64_t groups = matrix.groups;
-        int8_t *q = values.data() + row * groups * INPUTS;
-        for (int64_t g = 0; g < groups; g++) {
-            int64_t first = g * INPUTS, count = std::min<int64_t>(INPUTS, matrix.k - first);
-            float most = largest_size(x + first, count);
-            float inverse = most > 0 ? 127.0f / most : 0.0f;
-            int32_t total = 0;
-            for (int64_t i = 0; i < count; i++) {
-                int32_t value = int32_t(std::nearbyint(x[first + i] * inverse));
-                q[first + i] = int8_t(value);
-                total += value;
-            }
-            for (int64_t i = count; i < INPUTS; i++) q[first + i] = 0;
-            scales[row * groups + g] = most / 127.0f;
-            bases[row * groups + g] = total * (matrix.bits == 8 ? -128 : -8);
+        int64_t first = row * matrix.groups, whole = matrix.k / INPUTS;
+        // all threads have just read these lines: they are asked back together, not one after another
+        for (int64_t i = 0; i < matrix.groups * INPUTS; i += 64) __builtin_prefetch(values.data() + first * INPUTS + i, 1);
+        for (int64_t i = 0; i < matrix.groups; i += 16)
+            __builtin_prefetch(scales.data() + first + i, 1), __builtin_prefetch(bases.data() + first + i, 1);
+        for (int64_t g = 0; g < whole; g++) quantize_group(first + g, x + g * INPUTS, matrix.bits);
+        if (whole < matrix.groups) {
+            float last[INPUTS] = {};
+            std::memcpy(last, x + whole * INPUTS, (matrix.k - whole * INPUTS) * sizeof(float));
+            quantize_group(first + whole, last, matrix.bits);
         }
+    }
+
+private:
+    void quantize_group(int64_t group, const float *x, int bits) {
+        f32x16 first = load(x), second = load(x + 16);
+        f32x16 size = first < 0 ? -first : first, other = second < 0 ? -second : second;
+        float most = largest(size > other ? size : other), inverse = most > 0 ? 127.0f / most : 0.0f;
+        i32x16 low = to_nearest(first * inverse), high = to_nearest(second * inverse);
+        store(values.data() + group * INPUTS, low), store(values.data() + group * INPUTS + 16, high);
+        scales[group] = most / 127.0f;
+        bases[group] = sum(low + high) * (bits == 8 ? -128 : -8);
     }
 };
 

@@ -99,10 +99,37 @@ static inline float sum(f32x16 v) {
     return all;
 }
 
+static inline int32_t sum(i32x16 v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_epi32((__m512i)v);
+#else
+    int32_t all = 0;
+    for (int i = 0; i < 16; i++) all += v[i];
+    return all;
+#endif
+}
+
 static inline float largest(f32x16 v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)v);
+#else
     float most = v[0];
     for (int i = 1; i < 16; i++) most = v[i] > most ? v[i] : most;
     return most;
+#endif
+}
+
+// Of numbers below 2 ** 22, ties to the even one: what is left of them beside 1.5 * 2 ** 23
+static inline i32x16 to_nearest(f32x16 v) { return (i32x16)(v + 12582912.0f) - 0x4b400000; }
+
+// Numbers that a byte holds
+static inline void store(int8_t *p, i32x16 v) {
+#if defined(__AVX512F__)
+    __m128i bytes = _mm512_cvtepi32_epi8((__m512i)v);
+    std::memcpy(p, &bytes, sizeof bytes);
+#else
+    for (int i = 0; i < 16; i++) p[i] = int8_t(v[i]);
+#endif
 }
 
 // exp to 1 ulp or so (Cephes' expf), written so that compilers vectorise the loops that call it
