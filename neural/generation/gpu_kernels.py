@@ -22,7 +22,7 @@ AHEAD = 16 * 2**20  # bytes of the next products that are fetched beforehand; th
 WIDEST = 16384  # of vectors that a kernel holds whole
 HOPPER = (9, 0)
 PLACES = 64  # that attention reads at a time
-NONE, GELU, GELU_TANH, SILU, ADD, MULTIPLY = range(6)
+GELU, GELU_TANH, SILU, ADD, MULTIPLY = range(1, 6)  # kinds of `_pointwise`
 
 
 @triton.jit

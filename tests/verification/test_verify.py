@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -139,6 +140,15 @@ def test_what_rounding_explains_is_no_difference(answers, monkeypatch: pytest.Mo
         row = module._in_float64(row, folder)
         assert (row.state, row.beyond) == (state, beyond)
         assert all(own <= 0.6 * pytorch for check, (own, pytorch) in row.rounding.items() if check not in row.beyond)
+
+
+def test_a_wrong_cache_of_pytorch_is_not_taken_for_rounding(answers, tmp_path: Path) -> None:
+    folder, found = answers
+    shutil.copytree(folder, tmp_path / "wrong")
+    np.savez(answer_file(tmp_path / "wrong", "pytorch", "cached"), cached=np.roll(found["cached"], 1, axis=1))
+    module._run("exact", tmp_path / "wrong")
+    row = module._in_float64(module._row("pytorch", tmp_path / "wrong", "pytorch"), tmp_path / "wrong")
+    assert (row.state, row.beyond) == ("differs", ("cached",))
 
 
 def test_a_worker_that_is_killed_has_failed_and_what_it_did_before_is_shown(answers, monkeypatch) -> None:
