@@ -15,11 +15,13 @@ from neural.graph.graph import Network
 from neural.quantization.matrix import QuantizedMatrix
 
 GROUP = 32  # of int4, as in source/matrix.h
+WIDEST_HEAD = 512  # sums of so many products of 16 by 8 bits, as in source/kept.h, are held by 32 whatever they are
 
 
 class Program:
     """network: after `optimize`. weights: by the names of `graph.weights`; float32, or integers for matrices. Beside
-    integers keys and values are kept in 8 bits, those of a token in a head by a scale of its own; else in float32.
+    integers keys and values are kept in 8 bits, those of a token in a head by a scale of its own; else, and where heads
+    are wider than WIDEST_HEAD, in float32.
 
     Raises Unsupported for what the C++ cannot do, MemoryError, and NeuralError N970 and N971 (no compiler).
     """
@@ -27,7 +29,8 @@ class Program:
     def __init__(self, network: Network, weights: Weights, *, threads: int) -> None:
         recording = fuse(record(network, weights))
         self._library = library()
-        integers = any(isinstance(matrix, QuantizedMatrix) for matrix in weights.values())
+        narrow = all(attention.head_dim <= WIDEST_HEAD for attention in recording.attentions)
+        integers = narrow and any(isinstance(matrix, QuantizedMatrix) for matrix in weights.values())
         self._engine = self._library.engine_new(threads, network.context, integers)
         self.width = recording.logits.width
         self._matrices: dict[tuple[str, bool], int] = {}
