@@ -137,7 +137,7 @@ KINDS = {  # `auto` takes the first without an obstacle: after PyTorch those tha
     "onnxruntime": Kind(_open_onnxruntime, partial(_missing, ("onnxruntime", "onnx_ir"), "onnx")),
     "compiled": Kind(_open_compiled, _compiled_obstacle),
 }
-ON_GPU = ("torch", *KINDS)  # not "compiled" as long as nobody has seen its texts there be those of "torch"
+ON_GPU = ("compiled", "torch", *KINDS)
 
 
 class Chosen(NamedTuple):

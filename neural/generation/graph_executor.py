@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from neural.generation.cache import KVCache
 from neural.generation.compiled_executor import CompiledExecutor, FixedCache, Shape, Step, put
-from neural.generation.gpu_kernels import GpuKernels
+from neural.generation.gpu_functions import GpuFunctions
 from neural.generation.rows import power
 
 PIECE = 128  # tokens of a prompt that are read at a time
@@ -21,17 +21,14 @@ WARM_UPS = 2  # before a graph is recorded: libraries choose their kernels and m
 
 class GraphExecutor(CompiledExecutor):
     """See neural.generation.executor. As CompiledExecutor, on a GPU, where nothing has to be compiled: a pass of the
-    source, with GpuKernels in place of some of torch's functions, is recorded as a CUDA graph, which the GPU then runs
-    without waiting for the program. Steps are of one row, or of all; prompts are read in pieces of one size.
-
-    Seen on one H100: in bfloat16 logits are TorchExecutor's to its rounding; in float32 texts were not, for a reason
-    that was found (see `_replayed`) when there was no GPU any more to see it gone. So "auto" does not take it yet.
+    source, with GpuFunctions in place of some of torch's, is recorded as a CUDA graph, which the GPU then runs without
+    waiting for the program. Steps are of one row, or of all; prompts are read in pieces of one size.
     """
 
     done = "recorded"
 
     def _made_fast(self, model: nn.Module) -> Callable[..., tuple[Tensor, object]]:
-        self._kernels = GpuKernels(self.device)
+        self._functions = GpuFunctions(self.device)
         self._pool = torch.cuda.graph_pool_handle()
         self._piece: tuple[Piece, Step] | None = None
         size = min(PIECE, self.context)
@@ -66,7 +63,7 @@ class GraphExecutor(CompiledExecutor):
 
     def _made(self, shape: Shape) -> tuple[FixedCache, Step]:
         cache = Kept(self._rows.layers, shape, self.device)
-        cache.kernels = self._kernels
+        cache.functions = self._functions
         cache.fill([[0]] * len(self._rows.lengths), self._rows.lengths)  # see CompiledExecutor
         return cache, self._recorded(cache)
 
@@ -79,8 +76,7 @@ class GraphExecutor(CompiledExecutor):
         """A pass as a CUDA graph, which one call starts."""
 
         def run() -> Tensor:
-            self._kernels.start()
-            with self._kernels:
+            with self._functions:
                 return self._forward(cache.ids, past_key_values=cache, position_ids=cache.positions)[0]
 
         stream = torch.cuda.Stream()
@@ -103,11 +99,11 @@ def _replayed(graph: torch.cuda.CUDAGraph, logits: Tensor) -> Tensor:
 class Kept(FixedCache):
     """Whose keys and values a kernel writes."""
 
-    kernels: GpuKernels
+    functions: GpuFunctions
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = self._held[layer]
-        self.kernels.keep(k, v, keys, values, self.positions)
+        self.functions.keep(k, v, keys, values, self.positions)
         return keys, values
 
 

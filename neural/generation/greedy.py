@@ -19,7 +19,6 @@ def greedy(rows: Sequence[Row], logits: Tensor) -> list[int] | None:
     """
     if logits.device.type not in APART or not all(row.takes_largest for row in rows):
         return None
-    peaks, size = logits.amax(-1, keepdim=True), logits.shape[-1]
-    first = torch.where(logits == peaks, torch.arange(size, device=logits.device), size).amin(-1)
-    tokens = torch.where(peaks[:, 0].isfinite(), first, -1).tolist()
+    peaks, first = logits.max(-1)
+    tokens = torch.where(peaks.isfinite(), first, -1).tolist()
     return None if -1 in tokens else tokens

@@ -24,8 +24,8 @@ pytest.importorskip("triton", reason="Triton comes with PyTorch for GPUs")
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("without TRITON_INTERPRET=1 Triton wants a GPU", allow_module_level=True)
 
-from neural.generation import graph_executor
-from neural.generation.gpu_kernels import GpuKernels
+from neural.generation import gpu_functions, graph_executor
+from neural.generation.gpu_functions import GpuFunctions
 from neural.generation.graph_executor import GraphExecutor
 
 ROWS, HEADS, OF_KEYS, PLACES, WIDTH, MODEL = 3, 4, 2, 130, 24, 100
@@ -39,52 +39,86 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "silu": lambda x, w, b: F.silu(x),
     "add": lambda x, w, b: x + x.neg().exp(),
     "multiply": lambda x, w, b: x * x.neg(),
+    "product of a norm": lambda x, w, b: F.linear(F.layer_norm(x, (MODEL,), w[0], w[1]), w, b),
+    "product of a norm without weights": lambda x, w, b: F.linear(F.rms_norm(x, (MODEL,)), w),
+    "activation of a product": lambda x, w, b: F.gelu(F.linear(x, w, b), approximate="tanh"),
+    "sum with a product": lambda x, w, b: F.linear(x, w, b) + F.linear(F.silu(x), w),
+    "product of products": lambda x, w, b: F.silu(F.linear(x, w, b)) * F.linear(x, w.flip(0)),
+    "residual": lambda x, w, b: x + F.linear(F.linear(x, w, b), w.T.contiguous()),
+    "norm read twice": lambda x, w, b: F.linear(y := F.rms_norm(x, (MODEL,)), w).sum(-1) + y.square().mean(-1),
+    "product read twice": lambda x, w, b: F.gelu(y := F.linear(x, w, b)) - y.tanh(),
+    "view of a product": lambda x, w, b: F.linear(x, w, b).view(1, 37, 1).chunk(37, dim=1)[5],
+    "norm of what is written later": lambda x, w, b: written(x.clone(), F.rms_norm, (MODEL,)),
+    "product of what is written later": lambda x, w, b: written(x.clone(), F.linear, w, b),
+    "product by itself": lambda x, w, b: (y := F.linear(x, w, b)) * y,
 }
+FUSED = {"product of a norm": 1, "activation of a product": 1, "sum with a product": 3, "product of products": 2}
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+
+def written(x: Tensor, function: Callable[..., Tensor], *given: object) -> Tensor:
+    y = function(x, *given)
+    x.zero_()
+    return y
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_functions_are_torchs(name: str, dtype: torch.dtype) -> None:
+def test_functions_are_torchs(name: str, dtype: torch.dtype, launches: list[str]) -> None:
     draw = torch.Generator().manual_seed(1)
-    given = (torch.randn(shape, generator=draw).to(dtype) for shape in ((1, 1, MODEL), (37, MODEL), (37,)))
-    compare(lambda given=tuple(given): FUNCTIONS[name](*given), dtype)
+    shapes = {(1, 1, MODEL): 1.0, (37, MODEL): MODEL**-0.5, (37,): 1.0}
+    given = [torch.randn(shape, generator=draw).mul(scale).to(dtype) for shape, scale in shapes.items()]
+    with GpuFunctions(torch.device("cpu")):
+        found = FUNCTIONS[name](*given)
+    expected = FUNCTIONS[name](*(x.double() for x in given)).to(dtype)
+    torch.testing.assert_close(found, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    assert len(launches) == FUSED.get(name, len(launches)) > 0
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the kernels that have been started."""
+    names: list[str] = []
+    for name in ("linear", "attend", "keep", "normalize", "pointwise"):
+        monkeypatch.setattr(gpu_functions.kernels, name, Noted(name, getattr(gpu_functions.kernels, name), names))
+    return names
+
+
+class Noted:
+    def __init__(self, name: str, kernel: object, names: list[str]) -> None:
+        self.name, self.kernel, self.names = name, kernel, names
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., object]:
+        self.names.append(self.name)
+        return self.kernel[grid]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_attention_is_torchs(dtype: torch.dtype) -> None:
-    """Rows that see one place, some, and all, in a corner of a larger cache; fewer heads of keys."""
+@pytest.mark.parametrize("between", [False, True])
+def test_attention_is_torchs(dtype: torch.dtype, between: bool, launches: list[str]) -> None:
+    """Rows that see one place, some, and all, in a corner of a larger cache; fewer heads of keys. Whether the new keys
+    and values are stored by the attention, or by themselves, since something else may read them.
+    """
     draw = torch.Generator().manual_seed(2)
-    q = torch.randn(ROWS, 1, HEADS, WIDTH, generator=draw).to(dtype).transpose(1, 2)
+    q, new_k, new_v = (
+        torch.randn(ROWS, 1, n, WIDTH, generator=draw).to(dtype).transpose(1, 2) for n in (HEADS, OF_KEYS, OF_KEYS)
+    )
     k, v = (torch.randn(ROWS, OF_KEYS, 200, WIDTH, generator=draw).to(dtype)[:, :, :PLACES] for _ in range(2))
-    mask = torch.arange(PLACES) <= torch.tensor([0, 70, PLACES - 1])[:, None, None, None]
-    compare(lambda: F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True), dtype)
-
-
-def compare(function: Callable[[], Tensor], dtype: torch.dtype) -> None:
-    calls: list[object] = []
-
-    class Counted(GpuKernels):
-        def __torch_function__(self, function, types, given=(), named=None):
-            calls.append(done := super().__torch_function__(function, types, given, named))
-            return done
-
-    with Counted(torch.device("cpu")):
-        found = function()
-    torch.testing.assert_close(found, function(), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
-    assert calls
-
-
-def test_new_keys_and_values_stand_at_their_positions() -> None:
-    draw = torch.Generator().manual_seed(3)
-    keys, values = torch.zeros(ROWS, OF_KEYS, 20, WIDTH), torch.zeros(ROWS, OF_KEYS, 20, WIDTH)
-    k, v = (torch.randn(ROWS, 1, OF_KEYS, WIDTH, generator=draw).transpose(1, 2) for _ in range(2))
-    at = torch.tensor([[3], [0], [19]])
-    GpuKernels(torch.device("cpu")).keep(k, v, keys, values, at)
-    for kept, new in ((keys, k), (values, v)):
-        expected = torch.zeros_like(kept)
-        expected[torch.arange(ROWS)[:, None], :, at] = new.transpose(1, 2)
-        assert torch.equal(kept, expected)
+    positions = torch.tensor([[0], [70], [PLACES - 1]])
+    mask = torch.arange(PLACES) <= positions[..., None, None]
+    expected_k, expected_v = k.clone(), v.clone()
+    for expected, new in ((expected_k, new_k), (expected_v, new_v)):
+        expected[torch.arange(ROWS)[:, None], :, positions] = new.transpose(1, 2)
+    functions = GpuFunctions(torch.device("cpu"))
+    with functions:
+        functions.keep(new_k, new_v, k, v, positions)
+        read = k.sum() if between else None
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+    assert torch.equal(k, expected_k) and torch.equal(v, expected_v)
+    assert read is None or read == k.sum()
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+    torch.testing.assert_close(found, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    assert launches == (["keep"] if between else ["attend"])
 
 
 @pytest.mark.parametrize("name", ["gpt2", "window"])
@@ -116,8 +150,7 @@ def called(executor: GraphExecutor, cache: object) -> Callable[[], Tensor]:
     def step() -> Tensor:
         for old in vars(executor).setdefault("given", []):
             old.fill_(torch.nan)
-        executor._kernels.start()
-        with executor._kernels:
+        with executor._functions:
             logits = executor._forward(cache.ids, past_key_values=cache, position_ids=cache.positions)[0]
         executor.given[:] = [logits]
         return graph_executor._replayed(Replayed(), logits)
