@@ -1,4 +1,4 @@
-"""Token shards: a corpus, tokenised once, that the trainer maps into memory.
+"""Token shards: a corpus, tokenised once, that the trainer reads a sequence at a time.
 
 A folder of files `00000.tokens`, … of one corpus under one tokenizer, and that `tokenizer.json`. Documents are
 separated by the tokenizer's end-of-text: it stands between two documents, neither before the first nor after the last.
@@ -19,7 +19,7 @@ import numpy as np
 
 from neural.data.corpus import SHARD_SUFFIX, Corpus
 from neural.data.durable import fresh_folder
-from neural.data.shard_file import DIGEST_BYTES, Header, check_ids, map_ids, read_header
+from neural.data.shard_file import DIGEST_BYTES, Header, Ids, check_ids, read_header
 from neural.data.shard_writing import SHARD_TOKENS, tokenize
 from neural.data.tokenizers.tokenizer import Tokenizer
 from neural.diagnostics.diagnostic import fail
@@ -38,7 +38,7 @@ class TokenStore:
         self.dtype = headers[0].dtype
         self.tokenizer_hash = headers[0].tokenizer_hash.hex()
         self.corpus_fingerprint = headers[0].corpus_fingerprint.hex()
-        self._shards = [map_ids(_shard(directory, header.index), header) for header in headers]
+        self._shards = [Ids(_shard(directory, header.index), header) for header in headers]
         self._starts = np.cumsum([0, *(header.n_tokens for header in headers)]).tolist()
 
     @property
@@ -53,7 +53,7 @@ class TokenStore:
         return self.n_tokens
 
     def __getitem__(self, part: slice) -> np.ndarray:
-        """The ids [a:b], uint16 or uint32, read-only or a copy. Bounds as those of a list; no steps."""
+        """The ids [a:b], uint16 or uint32, a copy. Bounds as those of a list; no steps."""
         start, stop, step = part.indices(self.n_tokens)
         if step != 1:
             raise ValueError("a store is read without steps")
@@ -61,9 +61,10 @@ class TokenStore:
             return np.empty(0, self.dtype)
         first, last = bisect_right(self._starts, start) - 1, bisect_right(self._starts, stop - 1) - 1
         parts = [
-            self._shards[i][max(start - self._starts[i], 0) : stop - self._starts[i]] for i in range(first, last + 1)
+            self._shards[i].read(max(start - self._starts[i], 0), min(stop, self._starts[i + 1]) - self._starts[i])
+            for i in range(first, last + 1)
         ]
-        return np.asarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def write_shards(

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 WEIGHTS = 2**17  # of a matrix at least: smaller ones gain less than a call costs
+DEPTH = 129  # sums of so many products at least: shorter ones are as fast by MKL
 
 
 @cache
@@ -31,13 +32,24 @@ def onednn_is_faster() -> bool:
 def takes(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether oneDNN shall multiply matrices like these."""
     whole = type(x) is torch.Tensor and type(weight) in (torch.Tensor, nn.Parameter)  # and not parts, DTensors
-    here = whole and x.device.type == "cpu" and weight.numel() >= WEIGHTS and onednn_is_faster()
+    large = whole and weight.numel() >= WEIGHTS and weight.size(-1) >= DEPTH
+    here = large and x.device.type == "cpu" and onednn_is_faster()
     return here and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """F.linear by whichever is faster, without a gradient: x (…, D) · weight (V, D)ᵀ + bias (V,)."""
-    return (_product if takes(x, weight) else F.linear)(x, weight, bias)
+def linear(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, into: torch.Tensor | None = None
+) -> torch.Tensor:
+    """F.linear by whichever is faster, without a gradient: x (…, D) · weight (V, D)ᵀ + bias (V,).
+
+    into: float32 memory that x (N, D) is multiplied into, where that can be said: oneDNN takes its own.
+    """
+    if takes(x, weight):
+        return _product(x, weight, bias)
+    if into is None or not x.dtype == weight.dtype == into.dtype or torch.is_autocast_enabled("cpu"):
+        return F.linear(x, weight, bias)
+    place = into[: len(x) * len(weight)].view(len(x), len(weight))
+    return torch.mm(x, weight.t(), out=place) if bias is None else torch.addmm(bias, x, weight.t(), out=place)
 
 
 class Linear(torch.autograd.Function):

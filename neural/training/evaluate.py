@@ -41,7 +41,7 @@ def evaluate(parallel: Parallel, batches: Iterable[Batch], byte_lengths: np.ndar
     `byte_lengths` (V,): the bytes of text that each token stands for. Bits per byte is the total of the losses in bits
     over the total of the bytes, and so compares models with different tokenizers (Gao et al. 2020, "The Pile").
     """
-    model, precision = parallel.model, parallel.loss.precision
+    model = parallel.model
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
@@ -50,7 +50,7 @@ def evaluate(parallel: Parallel, batches: Iterable[Batch], byte_lengths: np.ndar
     lengths = torch.from_numpy(byte_lengths.astype(np.int64)).to(device)
     tokens, n_bytes = 0, torch.zeros((), dtype=torch.int64, device=device)
     for (inputs, targets), counts in parallel.dealt(batches):
-        found = score(model, inputs, targets, precision)
+        found = score(parallel.loss, inputs, targets)
         if counts:
             nats += found[0]
             right += found[1]

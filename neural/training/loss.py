@@ -15,6 +15,7 @@ from neural.planning.memory import LOGITS
 from neural.planning.precision import FULL
 from neural.training.cpu_products import linear
 from neural.training.distributed.vocabulary import Vocabulary
+from neural.training.logits_memory import LogitsMemory
 from neural.training.precision import autocast
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, int64 (B, T)
@@ -30,7 +31,7 @@ class TrainingLoss(nn.Module):
     It adds no weights. The head's product is part of the loss where the model says what its head reads
     (`hidden_states`) and the head is a plain Linear, the last of its modules. precision: in which products are
     computed. compiled: what is called in place of the model, or of its `hidden_states`. slopes: `softmax_slopes`
-    compiled, where it is.
+    compiled, where it is. memory: of logits.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -39,6 +40,7 @@ class TrainingLoss(nn.Module):
         self.precision = FULL
         self.compiled: Callable[[torch.Tensor], torch.Tensor] | None = None
         self.slopes: Slopes | None = None
+        self.memory = LogitsMemory()
 
     def forward(
         self,
@@ -54,7 +56,8 @@ class TrainingLoss(nn.Module):
                 read = (self.compiled or (self.model if head is None else self.model.hidden_states))(inputs)
             if head is None:
                 return F.cross_entropy(read.flatten(0, 1).float(), targets.flatten()) * share
-            return HeadLoss.apply(read.flatten(0, 1), *Head.of(head), targets.flatten(), share, self.slopes)
+            how = (share, self.slopes, self.memory)
+            return HeadLoss.apply(read.flatten(0, 1), *Head.of(head), targets.flatten(), *how)
 
 
 def plain_head(model: nn.Module) -> nn.Linear | None:
@@ -88,28 +91,29 @@ class Head(NamedTuple):
         return self.vocabulary.most if self.vocabulary else len(self.weight)
 
 
-def score(
-    model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, precision: str = FULL
-) -> tuple[torch.Tensor, torch.Tensor]:
+def score(loss: TrainingLoss, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Of int64 (B, T): the sum of the cross-entropies in nats, scalar float64, and the number of targets that the model
     ranks first, scalar int64. Without gradients.
     """
     nats = torch.zeros((), dtype=torch.float64, device=inputs.device)
     right = torch.zeros((), dtype=torch.int64, device=inputs.device)
-    product, expected = plain_head(model), targets.flatten()
-    with autocast(inputs.device, precision):
-        read = (model if product is None else model.hidden_states)(inputs).flatten(0, 1)
+    product, expected = plain_head(loss.model), targets.flatten()
+    with autocast(inputs.device, loss.precision):
+        read = (loss.model if product is None else loss.model.hidden_states)(inputs).flatten(0, 1)
     head = None if product is None else Head.of(product)
-    for rows in [slice(None)] if head is None else row_chunks(len(read), head.most, read.device.type):
-        with autocast(inputs.device, precision):
-            logits = read[rows] if head is None else F.linear(read[rows], head.weight, head.bias)
-        wanted = expected[rows]
-        if head is None or head.vocabulary is None:
-            right += (logits.argmax(-1) == wanted).sum()
-            nats += F.cross_entropy(logits.float(), wanted, reduction="sum").double()
-        else:
-            right += (head.vocabulary.first_of_largest(logits) == wanted).sum()
-            nats += head.vocabulary.exponentials(logits.float(), wanted[:, None])[1].sum().double()
+    chunks = [slice(0, len(read))] if head is None else list(row_chunks(len(read), head.most, read.device.type))
+    with loss.memory.piece(largest(chunks) * (0 if head is None else len(head.weight)), read.device) as piece:
+        for rows in chunks:
+            with autocast(inputs.device, loss.precision):
+                logits = read[rows] if head is None else linear(read[rows], head.weight, head.bias, piece)
+            wanted, logits = expected[rows, None], _in_float32(logits, piece)
+            if head is None or head.vocabulary is None:
+                right += (logits.argmax(-1, keepdim=True) == wanted).sum()
+                nats -= _log_softmax(logits).gather(1, wanted).sum().double()
+            else:
+                right += (head.vocabulary.first_of_largest(logits) == wanted[:, 0]).sum()
+                nats += head.vocabulary.exponentials(logits, wanted)[1].sum().double()
+            del logits  # of which there is one set at a time
     return nats, right
 
 
@@ -132,6 +136,7 @@ class HeadLoss(torch.autograd.Function):
         targets: torch.Tensor,
         share: float,
         compiled: Slopes | None,
+        memory: LogitsMemory,
     ) -> torch.Tensor:
         kind = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
         tile = 1 if vocabulary else TILES.get(hidden.device.type, 1)
@@ -139,21 +144,26 @@ class HeadLoss(torch.autograd.Function):
         matrix, offsets = (None if x is None else _padded(x, tile) for x in kept)
         gradients = Gradients.of(ctx.needs_input_grad, hidden, matrix, bias, share / targets.numel())
         total = torch.zeros((), device=hidden.device)
-        for rows in row_chunks(targets.numel(), vocabulary.most if vocabulary else weight.size(0), hidden.device.type):
-            x, wanted = hidden[rows].to(matrix.dtype), targets[rows, None]
-            logits = linear(x, matrix, offsets)
-            if compiled:
-                loss, slopes = compiled(logits, wanted, weight.size(0))
-            else:
-                logits = logits[:, : weight.size(0)].float()
-                loss, slopes = _loss_and_slopes(logits, wanted, vocabulary)
-                slopes = _padded(slopes.to(matrix.dtype), tile, axis=1)
-            del logits  # of which there is one set at a time
-            total += loss
-            gradients.add(rows, x, matrix, slopes)
+        most = vocabulary.most if vocabulary else weight.size(0)
+        chunks = list(row_chunks(targets.numel(), most, hidden.device.type))
+        with memory.piece(largest(chunks) * len(matrix), hidden.device) as piece:
+            for rows in chunks:
+                x, wanted = hidden[rows].to(matrix.dtype), targets[rows, None]
+                logits = linear(x, matrix, offsets, piece)
+                if compiled:
+                    loss, slopes = compiled(logits, wanted, weight.size(0))
+                else:
+                    logits = _in_float32(logits[:, : weight.size(0)], piece)
+                    loss, slopes = _loss_and_slopes(logits, wanted, vocabulary)
+                    slopes = _padded(slopes.to(matrix.dtype), tile, axis=1)
+                del logits
+                total += loss
+                gradients.add(rows, x, matrix, slopes)
+                del slopes  # there is one set at a time
         if vocabulary and gradients.hidden is not None:
             vocabulary.reduced(gradients.hidden)
-        ctx.gradients = [gradients.hidden, *(None if g is None else g[: weight.size(0)] for g in gradients[1:3])]
+        own = (g if g is None or len(g) == weight.size(0) else g[: weight.size(0)] for g in gradients[1:3])
+        ctx.gradients = [gradients.hidden, *own]
         return total * gradients.factor
 
     @staticmethod
@@ -161,7 +171,7 @@ class HeadLoss(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None  # handed over, so that autograd need not copy them
         if slope.device.type != "cpu" or slope.item() != 1.0:  # on a GPU, a look at it would be a wait for it
             gradients = [None if g is None else g.mul_(slope) for g in gradients]
-        return *gradients, None, None, None, None
+        return *gradients, None, None, None, None, None
 
 
 class Gradients(NamedTuple):
@@ -214,6 +224,18 @@ def softmax_slopes(logits: torch.Tensor, wanted: torch.Tensor, size: int) -> tup
     return loss, (logs.exp() - (places == wanted).float()).to(logits.dtype)
 
 
+def _in_float32(logits: torch.Tensor, piece: torch.Tensor | None) -> torch.Tensor:
+    """In that piece of memory where they are not there, and of half precision."""
+    if piece is None or logits.dtype == torch.float32:
+        return logits.float()
+    return piece[: logits.numel()].view(logits.shape).copy_(logits)
+
+
+def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
+    """Over the last axis, on a CPU in place of logits."""
+    return torch.log_softmax(logits, -1, out=logits if logits.device.type == "cpu" else None)
+
+
 def _loss_and_slopes(
     logits: torch.Tensor, wanted: torch.Tensor, vocabulary: Vocabulary | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -221,7 +243,7 @@ def _loss_and_slopes(
     (n, v). wanted int64 (n, 1).
     """
     if vocabulary is None:
-        logs = torch.log_softmax(logits, -1, out=logits if logits.device.type == "cpu" else None)
+        logs = _log_softmax(logits)
         loss = -logs.gather(1, wanted).sum()
         slopes, hit = logs.exp_(), logits.new_ones(()).expand_as(wanted)
     else:
@@ -243,6 +265,11 @@ def _add_product(into: torch.Tensor, a: torch.Tensor, b: torch.Tensor, factor: f
         into.copy_(a @ b).mul_(factor)
     else:
         into.add_(a @ b, alpha=factor)
+
+
+def largest(chunks: Sequence[slice]) -> int:
+    """Rows of the largest of them."""
+    return max((rows.stop - rows.start for rows in chunks), default=0)
 
 
 def row_chunks(rows: int, width: int, device: str) -> Iterator[slice]:

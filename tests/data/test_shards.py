@@ -85,6 +85,14 @@ def sliced(factory: pytest.TempPathFactory, byte: Tokenizer, cache: list = []) -
     return cache[0]
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not say what is mapped")
+def test_ids_that_were_read_are_not_in_memory(folder: Path, byte: Tokenizer) -> None:
+    """A page of a mapped file counts as the process's, and a long training looks at all of them."""
+    store = written(folder / "shards", byte, "abc" * 9999)
+    assert store[:].size == store.n_tokens
+    assert str(store.directory) not in Path("/proc/self/maps").read_text()
+
+
 def test_slices_with_steps(folder: Path) -> None:
     with pytest.raises(ValueError, match="steps"):
         open_shards(folder)[::2]

@@ -17,6 +17,7 @@ def _everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("torch without oneDNN")
     monkeypatch.setattr(cpu_products, "onednn_is_faster", lambda: True)
     monkeypatch.setattr(cpu_products, "WEIGHTS", 1)
+    monkeypatch.setattr(cpu_products, "DEPTH", 1)
 
 
 @pytest.mark.parametrize("shape", [(7, 24), (3, 5, 24), (2, 3, 5, 24), (1, 24)], ids=str)
@@ -47,6 +48,9 @@ def test_what_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not cpu_products.takes(x, weight)
     monkeypatch.setattr(cpu_products, "WEIGHTS", 13)
+    assert not cpu_products.takes(x, weight)
+    monkeypatch.setattr(cpu_products, "WEIGHTS", 12)
+    monkeypatch.setattr(cpu_products, "DEPTH", 5)
     assert not cpu_products.takes(x, weight)
 
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 
 from neural.training import loss
+from neural.training.logits_memory import LogitsMemory
 from neural.training.loss import HeadLoss, Slopes, TrainingLoss, plain_head, row_chunks, score, softmax_slopes
 
 
@@ -35,7 +37,7 @@ def test_loss_and_gradients_are_those_of_whole_logits(
     expected = 0.25 * F.cross_entropy(F.linear(*expected_of), targets)
     (3 * expected).backward()
     found_of = [x.clone().requires_grad_() if x is not None else None for x in given]
-    found = HeadLoss.apply(*found_of, None, targets, 0.25, slopes)
+    found = HeadLoss.apply(*found_of, None, targets, 0.25, slopes, LogitsMemory())
     (3 * found).backward()
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-7)
     for one, other in zip(found_of, expected_of, strict=True):
@@ -45,7 +47,7 @@ def test_loss_and_gradients_are_those_of_whole_logits(
 
 def test_a_frozen_head_has_no_gradient() -> None:
     hidden, weight, _, targets = case(9, bias=False)
-    HeadLoss.apply(hidden.requires_grad_(), weight, None, None, targets, 1.0, None).backward()
+    HeadLoss.apply(hidden.requires_grad_(), weight, None, None, targets, 1.0, None, LogitsMemory()).backward()
     assert hidden.grad is not None and weight.grad is None
 
 
@@ -85,7 +87,32 @@ def test_scores_are_those_of_whole_logits(model: nn.Module, monkeypatch: pytest.
     targets[0] = logits.argmax(-1)[:8]
     monkeypatch.setitem(loss.LOGITS, "cpu", tokens * logits.size(-1))
     with torch.no_grad():
-        nats, right = score(model, inputs, targets)
+        nats, right = score(TrainingLoss(model), inputs, targets)
     expected = F.cross_entropy(logits.double(), targets.flatten(), reduction="sum")
     torch.testing.assert_close(nats, expected, rtol=1e-6, atol=0)
     assert right == (logits.argmax(-1) == targets.flatten()).sum() >= 8
+
+
+def test_logits_have_the_memory_of_those_before() -> None:
+    """As much as the largest set had; threads have pieces of their own. A GPU's are its allocator's."""
+    memory, cpu = LogitsMemory(), torch.device("cpu")
+    with memory.piece(10, cpu) as first, memory.piece(6, cpu) as second:
+        assert first.numel() == 10 and second.numel() == 6
+        places = {first.data_ptr(), second.data_ptr()}
+    assert len(places) == 2
+    with memory.piece(6, cpu) as again:
+        assert again.numel() == 6 and again.data_ptr() in places
+    with memory.piece(6, torch.device("meta")) as none:
+        assert none is None
+
+
+def test_logits_are_made_in_that_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing else takes as much while gradients are made."""
+    monkeypatch.setitem(loss.LOGITS, "cpu", 500 * 20)
+    hidden, weight, _, targets = case(500, tokens=100, bias=False)
+    memory, given = LogitsMemory(), (hidden.requires_grad_(), weight.requires_grad_(), None, None, targets, 1.0, None)
+    HeadLoss.apply(*given, memory).backward()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        HeadLoss.apply(*given, memory).backward()
+    taken = [event.nbytes() for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert 0 < max(taken) < 4 * 500 * 20

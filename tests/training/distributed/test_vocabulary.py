@@ -15,6 +15,7 @@ from neural.training import loss
 from neural.training.distributed.strategy import Layout
 from neural.training.distributed.vocabulary import SplitEmbedding, Vocabulary
 from neural.training.distributed.world import joined
+from neural.training.logits_memory import LogitsMemory
 from neural.training.loss import HeadLoss
 from neural.training.run import Run
 from neural.training.session import start
@@ -45,7 +46,7 @@ def compare_losses(mesh, vocabulary: int, biased: bool) -> None:
     x = hidden.detach().float().requires_grad_()
     parts = [distribute_tensor(w.detach().float(), mesh, [Shard(0)]).requires_grad_() for w in (weight, bias)]
     own = [parts[0].to_local(), parts[1].to_local() if biased else None]
-    found = HeadLoss.apply(x, *own, Vocabulary.of(parts[0]), targets, 0.25, None)
+    found = HeadLoss.apply(x, *own, Vocabulary.of(parts[0]), targets, 0.25, None, LogitsMemory())
     (3 * found).backward()
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(x.grad.double(), hidden.grad, rtol=1e-5, atol=1e-7)
