@@ -115,7 +115,7 @@ class Engine:
             row = self._writing[index]
             if row.handle in ended:
                 self._remove(index)
-            elif len(row.window) > self._context:
+            elif row.length > self._context:
                 self._remove(index)
                 row.slide(self._context)
                 self._reading.append(row)
@@ -151,7 +151,7 @@ class Engine:
                 self._executor.read(chunk)
                 row.read += len(chunk)
                 left -= len(chunk)
-            if row.read == len(row.window):
+            if row.read == row.length:
                 self._reading.popleft()
                 self._started = None
                 self._writing.append(row)
@@ -166,10 +166,12 @@ class Engine:
 
     def _guesses(self) -> list[list[int]]:
         """For each row the tokens that may come after its last, as far as its end and the cache allow."""
-        longest = max((len(row.window) for row in self._writing), default=0)
+        longest = max((row.length for row in self._writing), default=0)
         most = min(self.limits.draft_tokens, self._context - longest)
+        if most <= 0:
+            return [[] for _ in self._writing]
         left = [min(most, row.request.max_new_tokens - row.written - 1) for row in self._writing]
-        return self._drafter.guess(self._writing, left) if most > 0 else [[] for _ in self._writing]
+        return self._drafter.guess(self._writing, left)
 
     def _decode(self, guesses: list[list[int]]) -> Tensor | None:
         """The model over each row's last token and the guesses after it: logits (B, T, V), None of no rows."""

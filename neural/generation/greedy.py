@@ -1,9 +1,10 @@
-"""Greedy search on the device that has the logits, so that tokens alone come from it and no rows of logits."""
+"""Greedy search, where it is all that is asked: one look at the logits, on the device that has them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,10 +16,14 @@ APART = frozenset({"cuda"})  # devices from which a row of logits is a copy, and
 def greedy(rows: Sequence[Row], logits: Tensor) -> list[int] | None:
     """The next token of each row, of logits (B, V): the largest, of equals the first, as `sample` has it.
 
-    None where a row asks for more than that, where its largest logit is not finite, and on a CPU.
+    None where a row asks for more than that, and where its largest logit is not finite.
     """
-    if logits.device.type not in APART or not all(row.takes_largest for row in rows):
+    if not all(row.takes_largest for row in rows):
         return None
-    peaks, first = logits.max(-1)
-    tokens = torch.where(peaks.isfinite(), first, -1).tolist()
-    return None if -1 in tokens else tokens
+    if logits.device.type in APART:
+        peaks, first = logits.max(-1)
+        tokens = torch.where(peaks.isfinite(), first, -1).tolist()
+        return None if -1 in tokens else tokens
+    numbers = logits.float().cpu().numpy()
+    found = numbers.argmax(-1)  # the first NaN, if there is one
+    return found.tolist() if np.isfinite(numbers[np.arange(len(found)), found]).all() else None

@@ -50,6 +50,11 @@ class Row:
         return len(self.ids) - len(self.request.prompt)
 
     @property
+    def length(self) -> int:
+        """Of the window."""
+        return len(self.ids) - self.first
+
+    @property
     def window(self) -> list[int]:
         return self.ids[self.first :] if self.first else self.ids
 

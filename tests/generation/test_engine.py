@@ -196,18 +196,23 @@ def test_two_hundred_requests_together_are_as_each_alone(model: nn.Module, limit
     assert together == [ids(*run(alone, [request])) for request in requests]
 
 
-def test_greedy_search_where_the_logits_are(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU tokens alone are copied; ties, and rows that ask for more, are as they are on a CPU."""
+@pytest.mark.parametrize("apart", [set(), {"cpu"}], ids=["at hand", "apart"])
+def test_greedy_search_where_the_logits_are(model: nn.Module, monkeypatch: pytest.MonkeyPatch, apart: set[str]) -> None:
+    """On a GPU tokens alone are copied; ties, and rows that ask for more, are as `sample` has them."""
     rng = random.Random(6)
     requests = [random_request(rng) for _ in range(100)]
     plain = [dataclasses.replace(r, options=GREEDY, logprobs=None, constraint=None) for r in requests]
-    expected = [ids(events) for events in run(engine(model, slots=4), [*plain, *requests])]
-    monkeypatch.setattr(greedy, "APART", {"cpu"})
+    with monkeypatch.context() as without:
+        without.setattr("neural.generation.engine.greedy", lambda rows, logits: None)
+        expected = [ids(events) for events in run(engine(model, slots=4), [*plain, *requests])]
+    monkeypatch.setattr(greedy, "APART", apart)
     assert [ids(events) for events in run(engine(model, slots=4), [*plain, *requests])] == expected
     rows = [Row(0, plain[0]), Row(1, dataclasses.replace(plain[0], max_new_tokens=9))]
     ties = torch.tensor([[0.0, 2.0, 2.0, 1.0], [3.0, 3.0, 3.0, -math.inf]])
     assert greedy.greedy(rows, ties) == [1, 0]
-    assert greedy.greedy(rows, torch.tensor([[0.0, math.nan], [0.0, 1.0]])) is None
+    for number in (math.nan, math.inf):
+        assert greedy.greedy(rows, torch.tensor([[0.0, number], [0.0, 1.0]])) is None
+    assert greedy.greedy(rows[:1], torch.full((1, 2), -math.inf)) is None
     assert greedy.greedy([Row(0, dataclasses.replace(plain[0], logprobs=1))], ties[:1]) is None
 
 

@@ -30,6 +30,7 @@ FUNCTIONS = {  # name: (result, arguments), as in source/engine.cpp
     "engine_matrix": (N, (P, N, N, N, P, P, P)),
     "engine_vector": (N, (P, N, P)),
     "engine_buffer": (N, (P, N)),
+    "engine_integers": (N, (P, N, N)),
     "engine_layer": (None, (P, N, N, N, N, ctypes.c_float)),
     "engine_operation": (None, (P, P, ctypes.c_float)),
     "engine_logits": (None, (P, N)),

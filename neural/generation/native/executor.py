@@ -82,7 +82,7 @@ class NativeExecutor:
         text.make_room(len(ids))
         places = range(text.length, text.length + len(ids))
         try:
-            logits = self._program.run(ids, places, [text.table] * len(ids), [len(ids) - 1])
+            logits = self._program.run(ids, places, [text.address] * len(ids), [len(ids) - 1])
         except BaseException:
             text.truncate(0)
             self._prompt_ids, self._prompt_logits = [], None
@@ -103,10 +103,11 @@ class NativeExecutor:
         for row in self._rows:
             row.make_room(width)
         places = [row.length + i for row in self._rows for i in range(width)]
-        tables = [row.table for row in self._rows for _ in range(width)]
+        tables = [row.address for row in self._rows for _ in range(width)]
         if len(self._logits) < len(places):  # new memory for each step would cost more than a layer
             self._logits = np.empty((len(places), self._program.width), np.float32)
-        logits = self._program.run(np.ravel(ids), places, tables, range(len(places)), self._logits[: len(places)])
+        tokens = [token for of_row in ids for token in of_row]
+        logits = self._program.run(tokens, places, tables, range(len(places)), self._logits[: len(places)])
         return torch.from_numpy(logits).view(len(ids), width, -1)[..., : self.vocab_size]
 
     def commit(self, counts: Sequence[int]) -> None:

@@ -96,11 +96,14 @@ class Pages:
 
 
 class Text:
-    """Tokens whose keys and values lie in pages. table: int64, one page for each 64 tokens that it may have."""
+    """Tokens whose keys and values lie in pages. table: int64, one page for each 64 tokens that it may have, at
+    `address` in memory.
+    """
 
     def __init__(self, pages: Pages, copy: Callable[[int, int], None], most: int) -> None:
         self._pages, self._copy = pages, copy
         self.table = np.zeros(-(-most // PAGE), np.int64)
+        self.address = self.table.ctypes.data
         self._held = 0  # pages of the table
         self.length = 0
 

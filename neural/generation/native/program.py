@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from neural.generation.native.building import library
 from neural.generation.native.fusing import fuse
-from neural.generation.native.recording import Kind, Operation, Recording, Result, View, Weights, record
+from neural.generation.native.recording import Integers, Kind, Operation, Recording, Result, View, Weights, record
+from neural.generation.native.rounding import round_inputs
 from neural.graph.graph import Network
 from neural.quantization.matrix import QuantizedMatrix
 
 GROUP = 32  # of int4, as in source/matrix.h
+T = TypeVar("T")
 WIDEST_HEAD = 512  # sums of so many products of 16 by 8 bits, as in source/kept.h, are held by 32 whatever they are
 
 
@@ -60,44 +63,45 @@ class Program:
         self,
         ids: Sequence[int],
         positions: Sequence[int],
-        tables: Sequence[np.ndarray],
+        tables: Sequence[int],
         selected: Sequence[int],
         out: np.ndarray | None = None,
     ) -> np.ndarray:
         """Read tokens: logits float32 (len(selected), V), in `out` where it is given.
 
-        ids: of any number of texts, those of one text together and in order. tables: of each token the pages of its
-        text, int64, one for 64 tokens; the same array for all tokens of a text. selected: which tokens' logits.
+        ids: of any number of texts, those of one text together and in order. tables: of each token the address of its
+        text's pages, int64, one for 64 tokens. selected: which tokens' logits.
         """
         logits = np.empty((len(selected), self.width), np.float32) if out is None else out
-        given = [np.ascontiguousarray(a, np.int64) for a in (ids, positions, selected)]
-        addresses = np.array([t.ctypes.data for t in tables], np.int64)
-        self._library.engine_run(
-            self._engine, len(given[0]), _at(given[0]), _at(given[1]), _at(addresses), _at(given[2]), len(selected),
-            _at(logits),
-        )  # fmt: skip
+        given = [np.ascontiguousarray(a, np.int64) for a in (ids, positions, tables, selected)]
+        self._library.engine_run(self._engine, len(ids), *map(_at, given), len(selected), _at(logits))
         return logits
 
     def _write(self, recording: Recording, weights: Weights) -> None:
-        logits = recording.logits.result
-        buffers = _assigned(recording.operations, logits)
-        numbers: dict[int, int] = {}
-        for result, buffer in buffers.items():
-            if buffer not in numbers:
-                numbers[buffer] = self._library.engine_buffer(self._engine, result.width)
-        for operation in recording.operations:
-            for step in _steps(operation, weights):
-                self._write_operation(step, {r: numbers[b] for r, b in buffers.items()}, weights)
-        self._library.engine_logits(self._engine, numbers[buffers[logits]])
+        operations, logits = round_inputs(recording, weights), recording.logits.result
+        floats = [(o.out if o.kept else None, [view.result for view in o.reads]) for o in operations]
+        results = _assigned(floats, lambda result: (result.width, result is logits))
+        integers = _assigned([(o.rounds, [o.integers]) for o in operations], lambda rows: (rows.width, rows.bits))
+        for result in _firsts(results):
+            self._library.engine_buffer(self._engine, result.width)
+        for rounded in _firsts(integers):
+            self._library.engine_integers(self._engine, rounded.width, rounded.bits)
+        for operation in operations:
+            for step in _steps(operation):
+                self._write_operation(step, results, integers, weights)
+        self._library.engine_logits(self._engine, results[logits])
 
-    def _write_operation(self, o: Operation, buffers: dict[Result, int], weights: Weights) -> None:
+    def _write_operation(
+        self, o: Operation, buffers: dict[Result, int], integers: dict[Integers, int], weights: Weights
+    ) -> None:
         out = None if o.out is None else View(o.out, 0, o.out.width)
         fields = [int(o.kind)]
         for view in (out, o.a, o.b, o.c):
-            fields += [-1, 0, 0] if view is None else [buffers[view.result], view.offset, view.width]
+            fields += [-1, 0, 0] if view is None else [buffers.get(view.result, -1), view.offset, view.width]
         fields += [
             -1 if o.matrix is None else self._matrix(o.matrix, weights), self._vector(o.vector),
-            self._vector(o.second), o.number, o.function, int(o.narrow),
+            self._vector(o.second), o.number, o.function, int(o.narrow), integers.get(o.integers, -1),
+            integers.get(o.rounds, -1),
         ]  # fmt: skip
         self._library.engine_operation(self._engine, _at(np.array(fields, np.int64)), o.value)
 
@@ -139,15 +143,10 @@ class Program:
         return self._vectors[key]
 
 
-def _steps(operation: Operation, weights: Weights) -> list[Operation]:
+def _steps(operation: Operation) -> list[Operation]:
     """What must be whole before an operation begins, and the operation."""
     if operation.kind is Kind.ATTEND:
-        return [replace(operation, kind=Kind.KEEP, out=None), operation]
-    if operation.kind is Kind.LINEAR and isinstance(weights[operation.matrix[0]], QuantizedMatrix):
-        if operation.matrix[1]:  # turned, it is held in float32
-            return [operation]
-        rounded = Operation(Kind.QUANTIZE, a=operation.a, matrix=operation.matrix, narrow=operation.narrow)
-        return [rounded, operation]
+        return [replace(operation, kind=Kind.KEEP, out=None, rounds=None), operation]
     return [operation]
 
 
@@ -155,22 +154,28 @@ def _at(array: np.ndarray) -> ctypes.c_void_p:
     return array.ctypes.data
 
 
-def _assigned(operations: Iterable[Operation], logits: Result) -> dict[Result, int]:
-    """A buffer for each result, used again where its numbers are needed no more. The logits have one of their own."""
-    operations = list(operations)
-    last = {view.result: i for i, o in enumerate(operations) for view in o.reads}
-    free: dict[int, list[int]] = {}
-    buffers: dict[Result, int] = {}
+def _assigned(steps: Sequence[tuple[T | None, Sequence[T | None]]], kind: Callable[[T], Hashable]) -> dict[T, int]:
+    """A number for what each step makes, used again for the like where what had it is read no more.
+
+    steps: what is made, and what is read. kind: of like things.
+    """
+    last = {thing: i for i, (_, read) in enumerate(steps) for thing in read}
+    free: dict[Hashable, list[int]] = {}
+    numbers: dict[T, int] = {}
     count = 0
-    for i, operation in enumerate(operations):
-        if operation.out is None:
-            continue
-        available = free.setdefault(operation.out.width, [])
-        if available and operation.out is not logits:
-            buffers[operation.out] = available.pop()
-        else:
-            buffers[operation.out], count = count, count + 1
-        for result in {view.result for view in operation.reads}:
-            if last[result] == i:
-                free.setdefault(result.width, []).append(buffers[result])
-    return buffers
+    for i, (made, read) in enumerate(steps):
+        if made is not None:
+            available = free.setdefault(kind(made), [])
+            numbers[made] = available.pop() if available else count
+            count = max(count, numbers[made] + 1)
+        for thing in {thing for thing in read if thing is not None and last[thing] == i}:
+            free.setdefault(kind(thing), []).append(numbers[thing])
+    return numbers
+
+
+def _firsts(numbers: dict[T, int]) -> list[T]:
+    """For each number what had it first, in the order of the numbers."""
+    firsts: dict[int, T] = {}
+    for thing, number in numbers.items():
+        firsts.setdefault(number, thing)
+    return [firsts[number] for number in sorted(firsts)]

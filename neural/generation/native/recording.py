@@ -60,6 +60,14 @@ class View(NamedTuple):
         return self.width == self.result.width
 
 
+@dataclass(eq=False, slots=True)
+class Integers:
+    """Rows of `width` numbers, rounded for products with integers of so many bits."""
+
+    width: int
+    bits: int
+
+
 class WeightName(NamedTuple):
     name: str
 
@@ -80,7 +88,9 @@ class Attention(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Operation:
-    """out = kind(a, b, c). matrix, vector, second: a weight's name, or numbers. number: heads, or which attention."""
+    """out = kind(a, b, c). matrix, vector, second: a weight's name, or numbers. number: heads, or which attention.
+    integers: what a product reads in place of `a`. rounds: what the result is rounded to. kept: whether as floats, too.
+    """
 
     kind: Kind
     out: Result | None = None
@@ -94,6 +104,9 @@ class Operation:
     function: int = 0
     narrow: bool = False  # on the rows alone whose logits are wanted
     value: float = 0.0
+    integers: Integers | None = None
+    rounds: Integers | None = None
+    kept: bool = True
 
     @property
     def reads(self) -> list[View]:

@@ -88,7 +88,8 @@ class Reader:
         self.native = NativeProgram(optimize(program.graph), numbers, threads=threads)
         each = -(-CONTEXT // PAGE)
         self.native.make_pages(3 * each)
-        self.tables = [np.arange(i * each, (i + 1) * each, dtype=np.int64) for i in range(3)]
+        self._pages = np.arange(3 * each, dtype=np.int64).reshape(3, each)
+        self.tables = [pages.ctypes.data for pages in self._pages]
 
     def read(self, ids, start: int = 0, text: int = 0) -> np.ndarray:
         """Logits of all tokens, (T, V)."""

@@ -29,6 +29,31 @@ struct Tokens {
     }
 };
 
+// Keys and values that a thread will look at, asked for a little at a time while it multiplies: a layer's texts in order
+class Coming {
+public:
+    int64_t layer = -1;
+
+    void begin(int64_t number, size_t first, size_t end) { layer = number, segment_ = first, end_ = end, page_ = offset_ = 0; }
+
+    // Where the next `lines` of them begin, those of a page at most; nullptr if there are no more
+    const void *take(const AttentionLayer &of, const Tokens &tokens, int64_t lines) {
+        if (segment_ >= end_) return nullptr;
+        const Segment &s = tokens.segments[segment_];
+        int64_t position = tokens.positions[s.first];
+        if (of.window) page_ = std::max(page_, (position + 1 - of.window) / PAGE);
+        const uint8_t *at = tokens.block(of, s, page_ * PAGE, 0) + offset_;
+        offset_ += 64 * lines;
+        if (offset_ >= of.kv_heads * of.head_bytes) offset_ = 0, page_++;
+        if (page_ * PAGE > position) page_ = 0, segment_++;
+        return at;
+    }
+
+private:
+    size_t segment_ = 0, end_ = 0;
+    int64_t page_ = 0, offset_ = 0;
+};
+
 // How a text's rows and heads are cut into tiles: some tokens, and the heads that share keys, as many as a tile takes
 struct Tiles {
     int64_t shared, parts, heads, tokens, count, tasks;
@@ -78,12 +103,24 @@ struct Room {
     Queries queries;
 };
 
-// Of up to TILE pairs of a token and a head that share keys: their rows of `out` (…, heads * head_dim).
-// following: what the thread most likely reads next.
+// Where what attention gives goes, rows (…, heads * head_dim): as floats, as integers, or both; nullptr for none
+struct Attended {
+    float *floats;
+    int64_t step;
+    Integers *integers;
+
+    void put(int64_t row, int64_t first, const float *x, int64_t count) const {
+        if (floats) std::memcpy(floats + row * step + first, x, count * sizeof(float));
+        if (integers) integers->round(row, first, x, count);
+    }
+};
+
+// Of up to TILE pairs of a token and a head that share keys: their parts of `out`. following: what the thread most likely
+// reads next.
 template <typename Kept>
 static void attend_tile(const AttentionLayer &layer, const Tokens &tokens, const Segment &segment, int64_t kv_head,
-                        int count, const int64_t *rows, const int64_t *heads, const float *q, int64_t q_step, float *out,
-                        int64_t out_step, const uint8_t *following, Room &room) {
+                        int count, const int64_t *rows, const int64_t *heads, const float *q, int64_t q_step,
+                        const Attended &out, const uint8_t *following, Room &room) {
     const float *at[TILE];
     int64_t highest = 0, lowest = INT64_MAX, high[TILE], low[TILE], dim = layer.head_dim;
     for (int m = 0; m < count; m++) {
@@ -123,8 +160,8 @@ static void attend_tile(const AttentionLayer &layer, const Tokens &tokens, const
                                    : all_of(following, keys_bytes, steps));
         }
         for (int m = 0; m < count; m++) {
-            float *to = out + rows[m] * out_step + heads[m] * dim + chunk;
-            for (int64_t i = 0; i < real; i++) to[i] = room.sums[m * 64 + i] / totals[m];
+            for (int64_t i = 0; i < real; i++) room.sums[m * 64 + i] /= totals[m];
+            out.put(rows[m], heads[m] * dim + chunk, room.sums + m * 64, real);
         }
     }
 }

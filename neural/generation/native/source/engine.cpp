@@ -1,13 +1,12 @@
 // Runs a causal network: a list of operations on rows, one row a token, tokens of any number of texts together.
 // The Python side (neural/generation/native/program.py) writes the list; the names of operations are shared with it.
 #include "attention.h"
+#include "functions.h"
 #include "threads.h"
 
 enum Kind {
     EMBED, POSITION, LINEAR, LAYER_NORM, RMS_NORM, ROTATE, ATTEND, ADD, MULTIPLY, SCALE, UNARY, SELECT, QUANTIZE, KEEP
 };
-
-enum Function { IDENTITY, RELU, GELU, GELU_TANH, SILU, TANH, SIGMOID, LEAKY_RELU, ELU, SOFTPLUS, MISH, RELU_SQUARED };
 
 // A part of the columns of a buffer
 struct View {
@@ -20,6 +19,8 @@ struct Operation {
     int64_t matrix, vector, second;  // which weights; -1 for none
     int64_t number, function;        // heads, the attention's layer; of a product what follows it
     int64_t narrow;                  // whether on the selected rows alone
+    int64_t attention;               // the layer of the next one; -1 for none
+    int64_t reads, rounds;           // integers: those that a product reads, and what the result is rounded to; -1 for none
     float value;                     // epsilon, factor
 };
 
@@ -28,33 +29,6 @@ struct Buffer {
     std::vector<float> own;
     float *data;
 };
-
-template <typename F>
-static void each(float *out, const float *x, int64_t n, F f) {
-    for (int64_t i = 0; i < n; i++) out[i] = f(x[i]);
-}
-
-static float softplus(float x) { return std::max(x, 0.0f) + std::log1p(std::exp(-std::fabs(x))); }
-
-static void apply(int64_t function, float *out, const float *x, int64_t n, float slope) {
-    switch (function) {
-        case RELU: return each(out, x, n, [](float v) { return v > 0 ? v : 0.0f; });
-        case GELU: return each(out, x, n, [](float v) { return 0.5f * v * (1.0f + fast_erf(v * 0.70710678118654752f)); });
-        case GELU_TANH:
-            return each(out, x, n, [](float v) {
-                return 0.5f * v * (1.0f + fast_tanh(0.79788456080286536f * (v + 0.044715f * v * v * v)));
-            });
-        case SILU: return each(out, x, n, [](float v) { return v / (1.0f + fast_exp(-v)); });
-        case TANH: return each(out, x, n, [](float v) { return fast_tanh(v); });
-        case SIGMOID: return each(out, x, n, [](float v) { return 1.0f / (1.0f + fast_exp(-v)); });
-        case LEAKY_RELU: return each(out, x, n, [slope](float v) { return v > 0 ? v : slope * v; });
-        case ELU: return each(out, x, n, [](float v) { return v > 0 ? v : std::expm1(v); });
-        case SOFTPLUS: return each(out, x, n, softplus);
-        case MISH: return each(out, x, n, [](float v) { return v * std::tanh(softplus(v)); });
-        case RELU_SQUARED: return each(out, x, n, [](float v) { return v > 0 ? v * v : 0.0f; });
-        default: return each(out, x, n, [](float v) { return v; });
-    }
-}
 
 class Engine {
 public:
@@ -70,8 +44,18 @@ public:
     std::vector<std::unique_ptr<Matrix>> matrices;
     std::vector<std::vector<float>> vectors;
     std::vector<Buffer> buffers;
+    std::vector<Integers> integers;
     std::vector<Operation> operations;
     int64_t logits_buffer = -1;
+
+    void add(const Operation &o) {
+        operations.push_back(o);
+        if (o.kind == ATTEND)
+            for (auto before = operations.rbegin() + 1; before != operations.rend() && before->attention < 0; before++)
+                before->attention = o.number;
+        for (auto &own : scratch_)
+            if (int64_t(own.row.size()) < o.out.width) own.row.resize(o.out.width);
+    }
 
     void add_layer(AttentionLayer layer) {
         layer.offset = tokens_.page_bytes;
@@ -108,21 +92,25 @@ public:
             buffer.data = buffer.own.data();
         }
         buffers[logits_buffer].data = logits;
-        for (const auto &o : operations)
-            if (o.kind == QUANTIZE) integers_.reserve(count, *matrices[o.matrix]);
+        for (auto &rounded : integers) rounded.reserve(count);
+        for (auto &own : scratch_) own.coming.layer = -1;
         threads_.run(operations.size());
     }
 
 private:
     struct Scratch {
-        std::vector<float> sums;
+        std::vector<float> sums, row;
+        Coming coming;
         Room room;
     };
 
+    static constexpr int64_t MOST_ASKED = 32;  // rows: more are not in the first cache any more when they are needed
+    // nullptr of no view
     float *at(const View &v, int64_t row) const {
-        return buffers[v.buffer].data + row * buffers[v.buffer].width + v.offset;
+        return v.buffer < 0 ? nullptr : buffers[v.buffer].data + row * buffers[v.buffer].width + v.offset;
     }
-    int64_t step(const View &v) const { return buffers[v.buffer].width; }
+    int64_t step(const View &v) const { return v.buffer < 0 ? 0 : buffers[v.buffer].width; }
+    Integers *rounded(const Operation &o) { return o.rounds < 0 ? nullptr : &integers[o.rounds]; }
 
     int64_t rows(const Operation &o) const { return o.narrow ? selected_rows_ : rows_; }
 
@@ -146,18 +134,25 @@ private:
         if (o.kind == LINEAR) return product(o, task, thread);
         if (o.kind == ATTEND || o.kind == KEEP)
             return keeps_integers_ ? attention<Integers8>(o, task, thread) : attention<Numbers>(o, task, thread);
-        int64_t each = share(rows(o));
-        for (int64_t row = task * each; row < std::min(rows(o), (task + 1) * each); row++) on_row(o, row);
+        int64_t each = share(rows(o)), first = task * each, end = std::min(rows(o), first + each);
+        for (int64_t row = first; row < end; row++) {
+            if (o.a.buffer >= 0) ask_for<false>(at(o.a, row), o.a.width * sizeof(float));
+            if (Integers *to = rounded(o)) to->ask<true>(row, 0, to->k);
+        }
+        for (int64_t row = first; row < end; row++) {
+            float *out = o.out.buffer < 0 ? scratch_[thread].row.data() : at(o.out, row);
+            on_row(o, row, out);
+            if (Integers *to = rounded(o)) to->round(row, 0, o.kind == QUANTIZE ? at(o.a, row) : out, to->k);
+        }
     }
 
-    void on_row(const Operation &o, int64_t row) {
-        float *out = o.out.buffer < 0 ? nullptr : at(o.out, row);
-        const float *a = o.a.buffer < 0 ? nullptr : at(o.a, row), *b = o.b.buffer < 0 ? nullptr : at(o.b, row);
+    void on_row(const Operation &o, int64_t row, float *out) {
+        const float *a = at(o.a, row), *b = at(o.b, row);
         int64_t width = o.out.width;
         switch (o.kind) {
             case EMBED: return matrices[o.matrix]->row(ids_[row], out);
             case SELECT: return void(std::memcpy(out, at(o.a, selected_[row]), width * sizeof(float)));
-            case QUANTIZE: return integers_.quantize(row, a, *matrices[o.matrix]);
+            case QUANTIZE: return;  // `perform` does it
             case POSITION: {
                 const float *table = vectors[o.vector].data() + tokens_.positions[row] * width;
                 for (int64_t i = 0; i < width; i++) out[i] = a[i] + table[i];
@@ -240,24 +235,58 @@ private:
         Scratch &own = scratch_[thread];
         int64_t count = rows(o), first = panel * PANEL, width = std::min<int64_t>(PANEL, w.n - first);
         if (int64_t(own.sums.size()) < count * PANEL) own.sums.resize(count * PANEL);
-        panel_product(w, panel, following(o, panel, thread), count, at(o.a, 0), step(o.a), integers_, own.sums.data());
+        const uint8_t *next = following(o, panel, thread);
+        if (panel == threads_.part(w.panels(), thread)) ask_for_inputs(o, count);
+        ask_for_place(o, count, first, width);
+        if (w.bits == 32)
+            panel_product(w, panel, next, count, at(o.a, 0), step(o.a), own.sums.data());
+        else
+            panel_product(w, panel, next, count, integers[o.reads], own.sums.data(),
+                          [&](int64_t lines) { return coming(o, lines, thread); });
         for (int64_t row = 0; row < count; row++) finish(o, own.sums.data() + row * PANEL, row, first, width);
     }
 
-    // Bias, function and residual, while the sums are at hand
-    void finish(const Operation &o, float *sums, int64_t row, int64_t first, int64_t width) const {
-        if (o.vector >= 0) {
-            const float *bias = vectors[o.vector].data() + first;
-            for (int64_t i = 0; i < width; i++) sums[i] += bias[i];
+    // Where keys and values lie that the thread reads after this product: of single tokens, whose products leave memory
+    // time for more than weights
+    const void *coming(const Operation &o, int64_t lines, int thread) {
+        int64_t texts = tokens_.segments.size();
+        if (o.attention < 0 || texts < rows_) return nullptr;
+        Coming &of_thread = scratch_[thread].coming;
+        if (of_thread.layer != o.attention)
+            of_thread.begin(o.attention, threads_.part(texts, thread), threads_.part(texts, thread + 1));
+        return of_thread.take(layers_[o.attention], tokens_, lines);
+    }
+
+    // Of the rows that a product reads, before its first panel
+    void ask_for_inputs(const Operation &o, int64_t count) const {
+        for (int64_t row = 0; row < std::min(count, MOST_ASKED); row++)
+            if (o.reads >= 0)
+                integers[o.reads].ask<false>(row, 0, integers[o.reads].k);
+            else
+                ask_for<false>(at(o.a, row), o.a.width * sizeof(float));
+    }
+
+    // Where a panel's numbers go
+    void ask_for_place(const Operation &o, int64_t count, int64_t first, int64_t width) {
+        for (int64_t row = 0; row < std::min(count, MOST_ASKED); row++) {
+            if (float *out = at(o.out, row)) ask_for<true>(out + first, width * sizeof(float));
+            if (Integers *to = rounded(o)) to->ask<true>(row, first, width);
         }
+    }
+
+    static void add(float *to, const float *x, int64_t n) {
+        int64_t i = 0;
+        for (; i + 16 <= n; i += 16) store(to + i, load(to + i) + load(x + i));
+        for (; i < n; i++) to[i] += x[i];
+    }
+
+    // Bias, function, residual and rounding, while the sums are at hand
+    void finish(const Operation &o, float *sums, int64_t row, int64_t first, int64_t width) {
+        if (o.vector >= 0) add(sums, vectors[o.vector].data() + first, width);
         if (o.function != IDENTITY) apply(o.function, sums, sums, PANEL, o.value);
-        float *out = at(o.out, row) + first;
-        if (o.b.buffer >= 0) {
-            const float *residual = at(o.b, row) + first;
-            for (int64_t i = 0; i < width; i++) out[i] = sums[i] + residual[i];
-        } else {
-            std::memcpy(out, sums, width * sizeof(float));
-        }
+        if (const float *residual = at(o.b, row)) add(sums, residual + first, width);
+        if (float *out = at(o.out, row)) std::memcpy(out + first, sums, width * sizeof(float));
+        if (Integers *to = rounded(o)) to->round(row, first, sums, width);
     }
 
     template <typename Kept>
@@ -278,7 +307,7 @@ private:
     }
 
     template <typename Kept>
-    void attend(const Operation &o, const AttentionLayer &layer, int64_t task, Room &room) const {
+    void attend(const Operation &o, const AttentionLayer &layer, int64_t task, Room &room) {
         size_t i = std::upper_bound(layer.ends.begin(), layer.ends.end(), task) - layer.ends.begin();
         const Segment &s = tokens_.segments[i];
         Tiles tiles(layer, s);
@@ -286,7 +315,8 @@ private:
         int count = tiles.pairs(layer, s, i ? task - layer.ends[i - 1] : task, rows, heads, kv_head);
         if (tiles.alone()) keep_rows<Kept>(o, layer, s, kv_head);
         bool more = kv_head + 1 < layer.kv_heads || &s == &tokens_.segments.back();
-        attend_tile<Kept>(layer, tokens_, s, kv_head, count, rows, heads, at(o.a, 0), step(o.a), at(o.out, 0), step(o.out),
+        attend_tile<Kept>(layer, tokens_, s, kv_head, count, rows, heads, at(o.a, 0), step(o.a),
+                          {at(o.out, 0), step(o.out), rounded(o)},
                           tokens_.block(layer, more ? s : *(&s + 1), 0, (kv_head + 1) % layer.kv_heads), room);
     }
 
@@ -297,8 +327,7 @@ private:
     const int64_t *ids_ = nullptr, *selected_ = nullptr;
     std::vector<AttentionLayer> layers_;
     std::vector<Scratch> scratch_;
-    Integers integers_;  // the rows of the product that comes next
-    Threads threads_;    // the last, so that its threads find all else
+    Threads threads_;  // the last, so that its threads find all else
 };
 
 extern "C" {
@@ -333,12 +362,17 @@ int64_t engine_buffer(Engine *engine, int64_t width) {
     return int64_t(engine->buffers.size()) - 1;
 }
 
+int64_t engine_integers(Engine *engine, int64_t width, int64_t bits) {
+    engine->integers.emplace_back(width, int(bits));
+    return int64_t(engine->integers.size()) - 1;
+}
+
 void engine_layer(Engine *engine, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t window, float scale) {
     int64_t padded = (head_dim + 15) / 16 * 16;
     engine->add_layer({heads, kv_heads, head_dim, padded, window, scale, 0, 0, {}});
 }
 
-// fields: kind; buffer, offset, width of out, a, b and c; matrix, vector, second; number, function, narrow
+// fields: kind; buffer, offset, width of out, a, b and c; matrix, vector, second; number, function, narrow; reads, rounds
 void engine_operation(Engine *engine, const int64_t *fields, float value) {
     Operation o{};
     o.kind = fields[0];
@@ -346,7 +380,8 @@ void engine_operation(Engine *engine, const int64_t *fields, float value) {
     for (int i = 0; i < 4; i++) *views[i] = {fields[1 + 3 * i], fields[2 + 3 * i], fields[3 + 3 * i]};
     o.matrix = fields[13], o.vector = fields[14], o.second = fields[15];
     o.number = fields[16], o.function = fields[17], o.narrow = fields[18], o.value = value;
-    engine->operations.push_back(o);
+    o.reads = fields[19], o.rounds = fields[20], o.attention = -1;
+    engine->add(o);
 }
 
 void engine_logits(Engine *engine, int64_t buffer) { engine->logits_buffer = buffer; }

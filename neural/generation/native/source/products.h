@@ -36,6 +36,13 @@ struct Ahead {
     }
 };
 
+// At once: what another thread has had last comes far sooner so than line after line
+template <bool WRITE>
+static inline void ask_for(const void *at, int64_t bytes) {
+    const char *p = static_cast<const char *>(at);
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, WRITE, 3);
+}
+
 // All of what comes next, in so many steps
 static inline Ahead all_of(const void *next, int64_t bytes, int64_t steps) {
     int lines = int((bytes / 64 + steps - 1) / steps);
@@ -95,39 +102,57 @@ static inline float largest_size(const float *x, int64_t n) {
     return std::max(rest, largest(most));
 }
 
-// Rows as integers: each group of inputs by a scale of its own
+// Rows as integers, for products with weights of so many bits: each group of inputs by a scale of its own
 struct Integers {
-    std::vector<int8_t> values;  // a row: whole groups
+    int64_t k, groups;
+    int bits;
     std::vector<float> scales;
     std::vector<int32_t> bases;  // what the offset of the weights adds to a group's sum, negated
 
-    void reserve(int64_t rows, const Matrix &matrix) {
-        size_t groups = rows * matrix.groups;
-        if (values.size() < groups * INPUTS) values.resize(groups * INPUTS);
-        if (scales.size() < groups) scales.resize(groups), bases.resize(groups);
+    Integers(int64_t k, int bits) : k(k), groups((k + INPUTS - 1) / INPUTS), bits(bits) {}
+
+    const int8_t *group(int64_t row, int64_t g) const { return values() + (row * groups + g) * INPUTS; }
+
+    void reserve(int64_t rows) {
+        size_t count = rows * groups;
+        if (scales.size() >= count) return;
+        lines_.resize((count * INPUTS + sizeof(Line) - 1) / sizeof(Line)), scales.resize(count), bases.resize(count);
     }
 
-    void quantize(int64_t row, const float *x, const Matrix &matrix) {
-        int64_t first = row * matrix.groups, whole = matrix.k / INPUTS;
-        // all threads have just read these lines: they are asked back together, not one after another
-        for (int64_t i = 0; i < matrix.groups * INPUTS; i += 64) __builtin_prefetch(values.data() + first * INPUTS + i, 1);
-        for (int64_t i = 0; i < matrix.groups; i += 16)
-            __builtin_prefetch(scales.data() + first + i, 1), __builtin_prefetch(bases.data() + first + i, 1);
-        for (int64_t g = 0; g < whole; g++) quantize_group(first + g, x + g * INPUTS, matrix.bits);
-        if (whole < matrix.groups) {
-            float last[INPUTS] = {};
-            std::memcpy(last, x + whole * INPUTS, (matrix.k - whole * INPUTS) * sizeof(float));
-            quantize_group(first + whole, last, matrix.bits);
-        }
+    // Asks for the lines that hold `count` numbers of a row from `first` on
+    template <bool WRITE>
+    void ask(int64_t row, int64_t first, int64_t count) const {
+        int64_t group = row * groups + first / INPUTS, more = (count + INPUTS - 1) / INPUTS;
+        ask_for<WRITE>(values() + group * INPUTS, more * INPUTS);
+        ask_for<WRITE>(scales.data() + group, more * sizeof(float));
+        ask_for<WRITE>(bases.data() + group, more * sizeof(int32_t));
+    }
+
+    // `count` numbers of a row from `first` on, which begins a group; they end one, or the row
+    void round(int64_t row, int64_t first, const float *x, int64_t count) {
+        int64_t group = row * groups + first / INPUTS;
+        for (; count >= INPUTS; count -= INPUTS, x += INPUTS) round_group(group++, x);
+        if (!count) return;
+        float last[INPUTS] = {};
+        std::memcpy(last, x, count * sizeof(float));
+        round_group(group, last);
     }
 
 private:
-    void quantize_group(int64_t group, const float *x, int bits) {
+    struct alignas(64) Line {
+        int8_t values[64];
+    };
+    std::vector<Line> lines_;  // a row: whole groups
+
+    const int8_t *values() const { return reinterpret_cast<const int8_t *>(lines_.data()); }
+
+    void round_group(int64_t group, const float *x) {
         f32x16 first = load(x), second = load(x + 16);
         f32x16 size = first < 0 ? -first : first, other = second < 0 ? -second : second;
         float most = largest(size > other ? size : other), inverse = most > 0 ? 127.0f / most : 0.0f;
         i32x16 low = to_nearest(first * inverse), high = to_nearest(second * inverse);
-        store(values.data() + group * INPUTS, low), store(values.data() + group * INPUTS + 16, high);
+        int8_t *to = reinterpret_cast<int8_t *>(lines_.data()) + group * INPUTS;
+        store(to, low), store(to + 16, high);
         scales[group] = most / 127.0f;
         bases[group] = sum(low + high) * (bits == 8 ? -128 : -8);
     }
@@ -139,9 +164,11 @@ static inline int32_t word(const int8_t *p) {
     return v;
 }
 
-// out (M, 64) = rows . panel; LINES: those of `ahead`
-template <int M, int BITS, bool ZEROS, int LINES>
-static void integer_tile(const Integers &x, int64_t groups, int64_t row, const uint8_t *panel, float *out, Ahead ahead) {
+// out (M, 64) = rows . panel, of int8 times its scales. LINES, MORE: those of `ahead` and of `more`
+template <int M, int BITS, bool ZEROS, int LINES, int MORE>
+static void integer_tile(const Integers &x, int64_t row, const uint8_t *panel, const float *scales, float *out, Ahead ahead,
+                         Ahead more) {
+    const int64_t groups = x.groups;
     constexpr int BYTES = (BITS == 8 ? 32 : ZEROS ? 19 : 18) * PANEL;
     f32x16 sums[M][4] = {};
     for (int64_t g = 0; g < groups; g++) {
@@ -149,12 +176,13 @@ static void integer_tile(const Integers &x, int64_t groups, int64_t row, const u
         i32x16 acc[M][4];
         const int8_t *q[M];
         for (int m = 0; m < M; m++) {
-            q[m] = x.values.data() + ((row + m) * groups + g) * INPUTS;
+            q[m] = x.group(row + m, g);
             for (int v = 0; v < 4; v++) acc[m][v] = i32x16{} + (ZEROS ? 0 : x.bases[(row + m) * groups + g]);
         }
         if constexpr (BITS == 8) {
             for (int s = 0; s < 8; s++) {
                 ahead.ask<LINES>();
+                more.ask<MORE>();
                 for (int v = 0; v < 4; v++) {
                     u8x64 w = load_bytes(block + s * 256 + v * 64);
                     for (int m = 0; m < M; m++) acc[m][v] = dot4(acc[m][v], w, word(q[m] + 4 * s));
@@ -165,6 +193,7 @@ static void integer_tile(const Integers &x, int64_t groups, int64_t row, const u
         } else {
             for (int s = 0; s < 4; s++) {
                 ahead.ask<LINES>();
+                more.ask<MORE>();
                 for (int v = 0; v < 4; v++) {
                     u8x64 pairs = load_bytes(block + s * 256 + v * 64);
                     u8x64 low = pairs & 15, high = (u8x64)((i32x16)pairs >> 4) & 15;
@@ -189,48 +218,56 @@ static void integer_tile(const Integers &x, int64_t groups, int64_t row, const u
         }
     }
     for (int m = 0; m < M; m++)
-        for (int v = 0; v < 4; v++) store(out + m * PANEL + 16 * v, sums[m][v]);
+        for (int v = 0; v < 4; v++)
+            store(out + m * PANEL + 16 * v, BITS == 8 ? sums[m][v] * load(scales + 16 * v) : sums[m][v]);
 }
 
-// A panel stays in the second cache while all rows are read with it
-template <int BITS, bool ZEROS>
-static void integer_rows(const Matrix &w, const uint8_t *panel, const uint8_t *next, int64_t rows, const Integers &x,
-                         float *sums) {
+// A panel stays in the second cache while all rows are read with it. more(lines): where so many lines lie that are read
+// after the product, if any, and memory has time for them.
+template <int BITS, bool ZEROS, typename More>
+static void integer_rows(const Matrix &w, int64_t p, const uint8_t *next, int64_t rows, const Integers &x, float *sums,
+                         More more) {
+    const uint8_t *panel = w.panel(p);
+    const float *scales = BITS == 8 ? w.scales.data() + p * PANEL : nullptr;
     for (int64_t row = 0; row < rows; row += INTEGER_TILE)
         for_rows<INTEGER_TILE>(int(std::min<int64_t>(INTEGER_TILE, rows - row)), [&](auto M) {
             Ahead ahead = part_of(panel, w.panel_bytes, next, row, rows, INTEGER_TILE);
-            auto tile = ahead.lines == 4   ? integer_tile<M, BITS, ZEROS, 4>
-                        : ahead.lines == 2 ? integer_tile<M, BITS, ZEROS, 2>
-                        : ahead.lines == 1 ? integer_tile<M, BITS, ZEROS, 1>
-                                           : integer_tile<M, BITS, ZEROS, 0>;
-            tile(x, w.groups, row, panel, sums + row * PANEL, ahead);
+            const void *others = ahead.lines > 1 ? nullptr : more(w.groups * (BITS == 8 ? 8 : 4));
+            auto tile = ahead.lines == 4   ? integer_tile<M, BITS, ZEROS, 4, 0>
+                        : ahead.lines == 2 ? integer_tile<M, BITS, ZEROS, 2, 0>
+                        : ahead.lines == 1 ? (others ? integer_tile<M, BITS, ZEROS, 1, 1> : integer_tile<M, BITS, ZEROS, 1, 0>)
+                                           : (others ? integer_tile<M, BITS, ZEROS, 0, 1> : integer_tile<M, BITS, ZEROS, 0, 0>);
+            tile(x, row, panel, scales, sums + row * PANEL, ahead, {static_cast<const char *>(others), 1});
         });
 }
 
 constexpr int64_t FLOAT_DEPTH = 128;  // a block of weights stays in the first cache
 
-// sums (rows, 64) = x (rows, k) . panel `p`. Of floats x is read, else `integers`. next: the weights that are read after.
+// sums (rows, 64) = x (rows, k) . panel `p`, of floats. next: the weights that are read after.
 static void panel_product(const Matrix &w, int64_t p, const uint8_t *next, int64_t rows, const float *x, int64_t x_step,
-                          const Integers &integers, float *sums) {
-    if (w.bits == 32) {
-        int64_t depth = rows <= TILE ? w.k : FLOAT_DEPTH;
-        for (int64_t first = 0; first < w.k; first += depth) {
-            int64_t deep = std::min(depth, w.k - first), bytes = deep * PANEL * sizeof(float);
-            const uint8_t *block = w.panel(p) + first * PANEL * sizeof(float);
-            for (int64_t m = 0; m < rows; m += TILE) {
-                int count = int(std::min<int64_t>(TILE, rows - m));
-                const float *at[TILE];
-                for (int i = 0; i < count; i++) at[i] = x + (m + i) * x_step + first;
-                float_rows<4>(count, at, reinterpret_cast<const float *>(block), PANEL, deep, sums + m * PANEL, PANEL,
-                              first > 0,
-                              part_of(block, bytes, first + deep < w.k ? block + bytes : next, m, rows, TILE));
-            }
+                          float *sums) {
+    int64_t depth = rows <= TILE ? w.k : FLOAT_DEPTH;
+    for (int64_t first = 0; first < w.k; first += depth) {
+        int64_t deep = std::min(depth, w.k - first), bytes = deep * PANEL * sizeof(float);
+        const uint8_t *block = w.panel(p) + first * PANEL * sizeof(float);
+        for (int64_t m = 0; m < rows; m += TILE) {
+            int count = int(std::min<int64_t>(TILE, rows - m));
+            const float *at[TILE];
+            for (int i = 0; i < count; i++) at[i] = x + (m + i) * x_step + first;
+            float_rows<4>(count, at, reinterpret_cast<const float *>(block), PANEL, deep, sums + m * PANEL, PANEL, first > 0,
+                          part_of(block, bytes, first + deep < w.k ? block + bytes : next, m, rows, TILE));
         }
-        return;
     }
-    auto product = w.bits == 8 ? integer_rows<8, false> : w.zeros ? integer_rows<4, true> : integer_rows<4, false>;
-    product(w, w.panel(p), next, rows, integers, sums);
+}
+
+// The same of integers
+template <typename More>
+static void panel_product(const Matrix &w, int64_t p, const uint8_t *next, int64_t rows, const Integers &x, float *sums,
+                          More more) {
     if (w.bits == 8)
-        for (int64_t m = 0; m < rows; m++)
-            for (int i = 0; i < PANEL; i++) sums[m * PANEL + i] *= w.scales[p * PANEL + i];
+        integer_rows<8, false>(w, p, next, rows, x, sums, more);
+    else if (w.zeros)
+        integer_rows<4, true>(w, p, next, rows, x, sums, more);
+    else
+        integer_rows<4, false>(w, p, next, rows, x, sums, more);
 }
