@@ -1,7 +1,7 @@
-"""The memory that `neural plan` says, beside that of the process that trains: two sizes, both precisions, with and
-without activation checkpointing.
+"""The memory that `neural plan` says, beside that of the process that trains: three sizes, both precisions, with and
+without activation checkpointing. "words" is a small model of a large vocabulary.
 
-    python bench/train_memory.py [--only gpt2,big] [--precision float32,bfloat16] [--output bench/results]
+    python bench/train_memory.py [--only gpt2,big,words] [--precision float32,bfloat16] [--output bench/results]
 
 Each result goes to bench/results/plan_memory_<date>.json at once, among those of the same day.
 
@@ -33,19 +33,21 @@ from neural.training.metrics import read_metrics
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
-# The example, what is set in it, its batch.
+# The example, what is set in it, its batch, forward passes in a step.
 SIZES = {
-    "gpt2": ("gpt2", {"dropout": 0.0, "context": 512}, 2),
-    "big": ("shakespeare_char", {"n_layer": 6, "n_head": 6, "d_model": 384, "context": 256, "dropout": 0.2}, 64),
+    "gpt2": ("gpt2", {"dropout": 0.0, "context": 512}, 2, 1),
+    "big": ("shakespeare_char", {"n_layer": 6, "n_head": 6, "d_model": 384, "context": 256, "dropout": 0.2}, 64, 1),
+    "words": ("gpt2", {"n_layer": 2, "d_model": 64, "n_head": 2, "context": 64}, 12, 40),
 }
 WHICH = ("size", "precision", "activation_checkpointing")  # of the rows
 STEPS = 3  # the optimizer's moments are there from the end of the first
 TEXT = "the quick brown fox jumps over a lazy dog and sings of liquor, jugs and zephyrs while we box\n" * 2000
 
 
-def program_of(example: str, batch: int, precision: str, again: bool, folder: Path) -> Path:
-    """The example with that batch, in a single forward pass a step."""
-    train = f"train {{ steps: {STEPS} batch_size: {batch} gradient_clip: 1.0 log_every: 1 eval_batches: 1 }}"
+def program_of(example: str, batch: int, passes: int, precision: str, again: bool, folder: Path) -> Path:
+    """The example with that batch, in so many forward passes a step."""
+    sizes = f"batch_size: {batch} gradient_accumulation: {passes}"
+    train = f"train {{ steps: {STEPS} {sizes} gradient_clip: 1.0 log_every: 1 eval_batches: 1 }}"
     execution = f'execution {{ device: "cpu" precision: "{precision}" activation_checkpointing: {str(again).lower()} }}'
     text = (EXAMPLES / f"{example}.neural").read_text()
     path = folder / f"{example}.neural"
@@ -55,11 +57,11 @@ def program_of(example: str, batch: int, precision: str, again: bool, folder: Pa
 
 def measure(size: str, precision: str, again: bool) -> dict[str, Any]:
     """Planned and measured bytes of one training, and its speed in its last step."""
-    example, sets, batch = SIZES[size]
+    example, sets, batch, passes = SIZES[size]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "text.txt").write_text(TEXT)
-        file = program_of(example, batch, precision, again, folder)
+        file = program_of(example, batch, passes, precision, again, folder)
         made = plan(load(file, sets, None), device="cpu")
         given = [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
         where = ["--data", folder / "text.txt", "--out", folder / "run", "--force"]

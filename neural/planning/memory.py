@@ -12,16 +12,21 @@ from neural.layers.attention import Attention
 from neural.layers.dense import Dense, Projections
 from neural.layers.embedding import Embedding
 from neural.layers.layer import width
+from neural.layers.normalization import BatchNormalization
 from neural.planning.layout import Layout
 from neural.planning.sizes import FLOAT, HALF, Setting
 
 PARTS = ("weights", "gradients", "optimizer", "copies", "activations", "logits", "head", "process", "fragments")
 PROCESS = 400 * 2**20  # bytes of Python, torch and what the libraries of products hold, in a training on a CPU
+TOKEN = 2800  # more of them for each token of the vocabulary: its text and merges, in Python and in Rust
 # Of what comes and goes in a step on a CPU, so much more is held: glibc 2.36 never puts an aligned array, as torch asks
 # for, into the hole that one of the same size has left. Measured by bench/train_memory.py.
 FRAGMENTS = 0.6
 
-LOGITS = {"cpu": 2**24, "cuda": 2**28}  # numbers that the trainer has in memory at a time, by device
+LOGITS = {"cpu": 2**24, "cuda": 2**28}  # numbers that the trainer has in memory at a time, by device and thread
+DEPTH = 129  # of sums of products: oneDNN has faster ones than MKL from there on, which take their own memory on a CPU
+THREADS = 4  # of a CPU at most, that take sequences of their own; more would mostly wait for Python
+PARAMETERS = 2**25  # at most, as each thread has a gradient of its own: 128 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +35,13 @@ class TrainingMemory:
 
     copies: of weights in half precision, or gathered from other devices' slices, or of gradients. activations: what the
     forward pass keeps for the backward pass; with checkpointing `again` bytes of them are one block's, which are made
-    again. logits: what the loss holds beside these. passing: the most that one layer of the backward pass needs for a
-    moment. table: the gradient of a table of embeddings that is added to another one of it, at the end.
-    head: the gradient of the head's weight, which is made with the loss. kept_gradients: whether those of an earlier
-    forward pass of the step are there. process: what is there before a model is. fragmented: the part of what comes and
-    goes in a step that is held beside it. On a GPU both are 0: what the framework takes of it comes on top.
+    again. logits: what the loss holds beside these, and kept_logits of it always. passing: the most that one layer of
+    the backward pass needs for a moment. table: the gradient of a table of embeddings that is added to another one of
+    it, at the end. head: the gradient of the head's weight, which is made with the loss. earlier: the gradients of an
+    earlier forward pass of the step, and waiting what is added to them only at the end of the backward pass, of the
+    head. Where threads have sequences of their own, gradients are those of each of them and
+    these. process: what is there before a model is. fragmented: the part of what comes and goes in a step that is held
+    beside it. On a GPU both are 0: what the framework takes of it comes on top.
     """
 
     weights: int
@@ -47,20 +54,22 @@ class TrainingMemory:
     passing: int
     table: int
     head: int
-    kept_gradients: bool
+    earlier: int
+    waiting: int = 0
+    kept_logits: int = 0
     process: int = 0
     fragmented: float = 0.0
 
     @property
     def moments(self) -> dict[str, int]:
         """What is held at the moments of a step that can be the peak."""
-        held = self.weights + self.optimizer
-        before = held + self.copies + self.activations + (self.gradients if self.kept_gradients else self.head)
-        added = self.head * self.kept_gradients  # to the one that is there
+        held = self.weights + self.optimizer + self.kept_logits
+        before = held + self.copies + self.activations + (self.earlier or self.head)
+        added = self.head if self.earlier else 0  # to the one that is there
         last = {"the last block that is computed again": held + self.gradients + self.copies + self.again}
         return {
-            "the loss": before - self.again + added + self.logits,
-            "the backward pass": before + self.passing,
+            "the loss": before - self.again + added + self.logits - self.kept_logits,
+            "the backward pass": before + self.passing + self.waiting,
             **(last if self.again else {}),
             "the end of the backward pass": held + self.gradients + self.table,
         }
@@ -73,7 +82,7 @@ class TrainingMemory:
     @property
     def fragments(self) -> int:
         """Free memory between arrays, that is held and does not fit the next ones."""
-        return int(self.fragmented * (self.allocated - self.weights - self.optimizer))
+        return int(self.fragmented * (self.allocated - self.weights - self.optimizer - self.kept_logits))
 
     @property
     def total(self) -> int:
@@ -169,26 +178,32 @@ def _matrices(block: Block) -> int:
     )
 
 
-def logits_bytes(network: Network, setting: Setting, precision: str) -> int:
-    """What the loss holds beside the network's activations and the gradient of the head's weight.
+def logits_bytes(network: Network, setting: Setting, precision: str) -> tuple[int, int]:
+    """What the loss holds beside the network's activations and the gradient of the head's weight, and how much of it
+    from then on.
 
     Where the trainer makes the logits in parts, one of these, on a GPU with its slopes, and in float32 where they are
     not compiled, on a CPU in half precision with a second set and a product of the weight's shape; and the gradient of
-    the hidden states.
+    the hidden states. Threads of a CPU have one part each, of a narrow model in memory that is kept: the first
+    in that of validation, whose parts are of the whole batch.
     """
     output = FLOAT * setting.numbers(network.block.value(network.block.outputs[0]).shape)
     last = parted_head(network)
     if last is None:
-        return output * (3 if network.settings.loss in CROSS_ENTROPIES else 2)
-    read, rows = network.block.value(last.inputs[0]), setting.rows(last.outputs[0])
-    some = ceil(rows / ceil(rows * network.vocab_size / LOGITS[setting.device])) * network.vocab_size
-    half, on_gpu = precision != "float32", setting.device == "cuda"
-    each = FLOAT + HALF * half
-    if on_gpu:
+        return output * (3 if network.settings.loss in CROSS_ENTROPIES else 2), 0
+    read, rows, half = network.block.value(last.inputs[0]), setting.rows(last.outputs[0]), precision != "float32"
+
+    def part(rows: int) -> int:
+        return ceil(rows / ceil(rows * network.vocab_size / LOGITS[setting.device])) * network.vocab_size
+
+    if setting.device == "cuda":
         compiled = network.settings.execution.get("compile") is not False
         each = 2 * (HALF if half and compiled else FLOAT) + HALF * (half and not compiled)
-    product = HALF * network.vocab_size * width(read).value if half and not on_gpu else 0
-    return some * each + setting.bytes(read) + product
+        return part(rows) * each + setting.bytes(read), 0
+    own, depth = part(ceil(rows / setting.threads)), width(read).value
+    kept = FLOAT * (part(rows) + (setting.threads - 1) * own) if depth < DEPTH else 0
+    second = HALF * (own + network.vocab_size * depth) if half else 0
+    return (kept or setting.threads * FLOAT * own) + setting.threads * second + setting.bytes(read), kept
 
 
 def parted_head(network: Network) -> Node | None:
@@ -196,10 +211,12 @@ def parted_head(network: Network) -> Node | None:
     return head(network) if network.settings.loss in CROSS_ENTROPIES else None
 
 
-def head_bytes(network: Network) -> int:
-    """Of the gradient of the head's weight, which is made with the loss."""
+def head_bytes(network: Network, setting: Setting) -> int:
+    """Of the gradient of the head's weight, which is made with the loss, in each thread."""
     last = parted_head(network)
-    return 0 if last is None else FLOAT * network.vocab_size * width(network.block.value(last.inputs[0])).value
+    if last is None:
+        return 0
+    return setting.threads * FLOAT * network.vocab_size * width(network.block.value(last.inputs[0])).value
 
 
 def passing_bytes(network: Network, setting: Setting) -> int:
@@ -210,7 +227,7 @@ def passing_bytes(network: Network, setting: Setting) -> int:
     for _, node, inputs, _ in primitives(network.block, once=True):
         if node is last or isinstance(node.layer, Embedding):  # moments of their own
             continue
-        own = max((FLOAT * prod(w.shape) for w in node.layer.weights(*inputs)), default=0)
+        own = setting.threads * max((FLOAT * prod(w.shape) for w in node.layer.weights(*inputs)), default=0)
         most = max(most, setting.bytes(*inputs) + own, setting.bytes(*node.outputs) + own)
         residual = max(residual, *(setting.bytes(v) for v in inputs)) if isinstance(node.layer, Attention) else residual
     gone = (
@@ -219,15 +236,26 @@ def passing_bytes(network: Network, setting: Setting) -> int:
     return max(most + residual - gone, 0)
 
 
-def table_bytes(block: Block, *, kept_gradients: bool) -> int:
-    """The largest gradient of a table of embeddings that is added to another one: the head's, or an earlier one."""
+def table_bytes(block: Block, setting: Setting, *, accumulates: bool) -> int:
+    """The largest gradient of a table of embeddings that is added to another one: the head's, or an earlier one.
+
+    Where there are both, both are beside it. Threads with gradients of their own add these to earlier ones later.
+    """
+    earlier = accumulates and setting.threads == 1
     shared = {t.source for t in block.ties}
     tables = [
-        FLOAT * prod(node.layer.weights(*inputs)[0].shape)
+        (earlier + (path in shared)) * FLOAT * prod(node.layer.weights(*inputs)[0].shape)
         for path, node, inputs, _ in primitives(block, once=True)
-        if isinstance(node.layer, Embedding) and (kept_gradients or path in shared)
+        if isinstance(node.layer, Embedding)
     ]
-    return max(tables, default=0)
+    return setting.threads * max(tables, default=0)
+
+
+def own_sequences(network: Network, batch: int, cores: int) -> int:
+    """How many threads of a CPU have sequences of their own, in a small model of which every row is one by itself."""
+    small = count_parameters(network.block) <= PARAMETERS
+    independent = not any(isinstance(node.layer, BatchNormalization) for _, node, _, _ in primitives(network.block))
+    return min(cores, THREADS, batch) if small and independent else 1
 
 
 def cache_bytes(network: Network, setting: Setting, *, windowed: bool) -> int:

@@ -14,11 +14,13 @@ from neural.layers.layer import Mismatch
 from neural.layers.values import same
 from neural.planning.activations import activations, recomputed
 from neural.planning.flops import TRAINING, forward_flops, recomputed_flops
+from neural.planning.hardware import available_cores
 from neural.planning.layout import ALONE, Layout
 from neural.planning.memory import (
     FRAGMENTS,
     PARTS,
     PROCESS,
+    TOKEN,
     GenerationMemory,
     TrainingMemory,
     buffer_bytes,
@@ -27,6 +29,7 @@ from neural.planning.memory import (
     head_bytes,
     logits_bytes,
     optimizer_bytes,
+    own_sequences,
     passing_bytes,
     table_bytes,
 )
@@ -162,8 +165,8 @@ def plan(
     batch_size, accumulation: sequences in one forward pass, and forward passes in a step; by default the file's.
     context: tokens in a sequence, up to and by default the most that the network reads.
     device: "cuda" or "cpu", whose kernels keep different things under dropout; by default what the file's `execution`
-    says, and "cuda" where that leaves it open. checkpointing, precision: by default as the file's `execution` says, and
-    float32 where it says "auto".
+    says, and "cuda" where that leaves it open; a CPU is this machine's. checkpointing, precision: by default as the
+    file's `execution` says, and float32 where it says "auto".
 
     Raises NeuralError: N020 for a batch size or context below 1, N021 for a context that the network cannot read, N732
     for devices among which the work does not divide.
@@ -181,7 +184,9 @@ def plan(
         precision = FULL if asked == AUTO else asked
     if checkpointing is None:
         checkpointing = bool(settings.execution.get("activation_checkpointing"))
-    setting = replace(setting, own_kernels=setting.device == "cpu" and not checkpointing)
+    if setting.device == "cpu":
+        threads = own_sequences(graph, own_batch, available_cores()) if layout == ALONE else 1
+        setting = replace(setting, own_kernels=not checkpointing, threads=threads)
     share = autocast(split_network(graph, layout.tensor).network if layout.tensor > 1 else graph, precision)
     parts = _parts(graph.block, setting, activations(share.block, setting, checkpointing=checkpointing))
     tokens = setting.sequence(graph.block.inputs[0])
@@ -190,7 +195,8 @@ def plan(
     kept = (sum(p.activations for p in parts), again)
     training = _training(share, setting, layout, precision, copies, kept, accumulates=passes > 1)
     if setting.device == "cpu":  # where blocks are computed again, freed memory goes back to the system
-        training = replace(training, process=PROCESS, fragmented=0.0 if checkpointing else FRAGMENTS)
+        process = PROCESS + TOKEN * (graph.vocab_size or 0)
+        training = replace(training, process=process, fragmented=0.0 if checkpointing else FRAGMENTS)
     return Plan(
         network=graph.name,
         parameters=sum(p.parameters for p in parts),
@@ -227,18 +233,24 @@ def _training(
     """Of a device with its share of the network; `kept`: bytes of activations, and of those that are made again."""
     trained = count_parameters(share.block)
     own = layout.slice_of(trained)
+    gradients = FLOAT * (trained if accumulates else own)  # which are exchanged once a step, and whole until then
+    more = setting.threads - (not accumulates) if setting.threads > 1 else 0  # each thread's beside the step's
+    logits, kept_logits = logits_bytes(share, setting, precision)
+    head = head_bytes(share, setting)
     return TrainingMemory(
         weights=FLOAT * own + buffer_bytes(share.block),
-        gradients=FLOAT * (trained if accumulates else own),  # which are exchanged once a step, and whole until then
+        gradients=gradients * (1 + more),
         optimizer=layout.slice_of(optimizer_bytes(share)),
         copies=copies,
         activations=kept[0],
         again=kept[1],
-        logits=logits_bytes(share, setting, precision),
+        logits=logits,
         passing=passing_bytes(share, setting),
-        table=table_bytes(share.block, kept_gradients=accumulates),
-        head=head_bytes(share),
-        kept_gradients=accumulates,
+        table=table_bytes(share.block, setting, accumulates=accumulates),
+        head=head,
+        earlier=gradients if accumulates else 0,
+        waiting=head if accumulates and (share.block.ties or setting.threads > 1) else 0,
+        kept_logits=kept_logits,
     )
 
 

@@ -19,13 +19,14 @@ class Setting:
 
     batch: sequences (rows) in one forward pass. length: tokens in a sequence; None leaves every sequence as long as the
     program allows. device: "cuda" (fused kernels) or "cpu". own_kernels: whether dropout and causal attention are the
-    trainer's own (`neural.training.cpu_kernels`).
+    trainer's own (`neural.training.cpu_kernels`). threads: of a CPU, that take sequences of their own.
     """
 
     batch: int
     length: int | None
     device: str
     own_kernels: bool = False
+    threads: int = 1
 
     def axis(self, arg: Arg) -> int:
         """The length of an axis."""

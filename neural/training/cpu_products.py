@@ -14,8 +14,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from neural.planning.memory import DEPTH
+
 WEIGHTS = 2**17  # of a matrix at least: smaller ones gain less than a call costs
-DEPTH = 129  # sums of so many products at least: shorter ones are as fast by MKL
 
 
 @cache
@@ -42,7 +43,7 @@ def linear(
 ) -> torch.Tensor:
     """F.linear by whichever is faster, without a gradient: x (…, D) · weight (V, D)ᵀ + bias (V,).
 
-    into: float32 memory that x (N, D) is multiplied into, where that can be said: oneDNN takes its own.
+    into: float32 memory that x (N, D) is multiplied into, where that can be said.
     """
     if takes(x, weight):
         return _product(x, weight, bias)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 import torch
 
+from neural.planning.memory import DEPTH
+
 
 class LogitsMemory:
     """As many pieces as there were sets of logits at a time, in threads."""
@@ -20,15 +22,19 @@ class LogitsMemory:
         self._free: list[torch.Tensor] = []
 
     @contextmanager
-    def piece(self, numbers: int, device: torch.device) -> Iterator[torch.Tensor | None]:
-        """float32 (numbers,) of any content, for the time being. None on a GPU, whose allocator finds its own again."""
-        if device.type != "cpu":
+    def piece(self, rows: int, weight: torch.Tensor | None) -> Iterator[torch.Tensor | None]:
+        """float32 memory, of any content, for so many rows of logits by the head's weight (V, D).
+
+        None without a weight, on a GPU, whose allocator finds its own again, and for a deep head, whose fastest product
+        takes its own memory.
+        """
+        if weight is None or weight.device.type != "cpu" or weight.size(1) >= DEPTH:
             yield None
             return
         found = self._free.pop() if self._free else torch.empty(0)
-        if found.numel() < numbers:
-            found = torch.empty(numbers)
+        if found.numel() < rows * len(weight):
+            found = torch.empty(rows * len(weight))
         try:
-            yield found[:numbers]
+            yield found
         finally:
             self._free.append(found)

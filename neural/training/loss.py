@@ -102,7 +102,7 @@ def score(loss: TrainingLoss, inputs: torch.Tensor, targets: torch.Tensor) -> tu
         read = (loss.model if product is None else loss.model.hidden_states)(inputs).flatten(0, 1)
     head = None if product is None else Head.of(product)
     chunks = [slice(0, len(read))] if head is None else list(row_chunks(len(read), head.most, read.device.type))
-    with loss.memory.piece(largest(chunks) * (0 if head is None else len(head.weight)), read.device) as piece:
+    with loss.memory.piece(largest(chunks), None if head is None else head.weight) as piece:
         for rows in chunks:
             with autocast(inputs.device, loss.precision):
                 logits = read[rows] if head is None else linear(read[rows], head.weight, head.bias, piece)
@@ -146,7 +146,7 @@ class HeadLoss(torch.autograd.Function):
         total = torch.zeros((), device=hidden.device)
         most = vocabulary.most if vocabulary else weight.size(0)
         chunks = list(row_chunks(targets.numel(), most, hidden.device.type))
-        with memory.piece(largest(chunks) * len(matrix), hidden.device) as piece:
+        with memory.piece(largest(chunks), matrix) as piece:
             for rows in chunks:
                 x, wanted = hidden[rows].to(matrix.dtype), targets[rows, None]
                 logits = linear(x, matrix, offsets, piece)

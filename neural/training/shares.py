@@ -14,12 +14,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from neural.planning.memory import PARAMETERS, THREADS
 from neural.training.cpu_kernels import CpuKernels
 from neural.training.distributed.parallel import Parallel
 from neural.training.loss import Batch
 
-THREADS = 4  # at most; more would mostly wait for Python
-PARAMETERS = 2**25  # at most, as each thread has a gradient of its own: 128 MiB
 FEW = 2**22  # parameters that one core updates sooner than several have met
 
 

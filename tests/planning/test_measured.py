@@ -23,6 +23,7 @@ SIZES = {
     "small": {"n_layer": 4, "d_model": 128, "n_head": 4, "context": 128, "vocab_size": 2048},
     "large": {"n_layer": 6, "d_model": 192, "n_head": 6, "context": 128, "vocab_size": 6000},
     "short": {"n_layer": 4, "d_model": 128, "n_head": 4, "context": 64, "vocab_size": 2048},
+    "words": {"n_layer": 2, "d_model": 32, "n_head": 2, "context": 64, "vocab_size": 12000},
     "narrow": {"n_layer": 6, "d_model": 192, "n_head": 6, "context": 128, "vocab_size": 64},
 }
 LLAMA = {
@@ -34,6 +35,7 @@ LLAMA = {
 CONFIGURATIONS = [
     *(("gpt2", size, again, precision, 1) for size, again, precision in product(("small", "large"), (False, True), ("float32", "bfloat16"))),
     ("gpt2", "narrow", True, "float32", 1),
+    *(("gpt2", "words", False, "float32", passes) for passes in (1, 2)),
     ("llama", "narrow", False, "bfloat16", 2),
     ("llama", "small", False, "float32", 2),
     ("llama", "large", True, "bfloat16", 1),

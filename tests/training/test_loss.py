@@ -94,16 +94,17 @@ def test_scores_are_those_of_whole_logits(model: nn.Module, monkeypatch: pytest.
 
 
 def test_logits_have_the_memory_of_those_before() -> None:
-    """As much as the largest set had; threads have pieces of their own. A GPU's are its allocator's."""
-    memory, cpu = LogitsMemory(), torch.device("cpu")
-    with memory.piece(10, cpu) as first, memory.piece(6, cpu) as second:
+    """As much as the largest set had; threads have pieces of their own. Others make it: a GPU, a deep head's product."""
+    memory, weight = LogitsMemory(), torch.empty(2, 5)
+    with memory.piece(5, weight) as first, memory.piece(3, weight) as second:
         assert first.numel() == 10 and second.numel() == 6
         places = {first.data_ptr(), second.data_ptr()}
     assert len(places) == 2
-    with memory.piece(6, cpu) as again:
-        assert again.numel() == 6 and again.data_ptr() in places
-    with memory.piece(6, torch.device("meta")) as none:
-        assert none is None
+    with memory.piece(3, weight) as again:
+        assert again.data_ptr() in places
+    for other in (None, weight.to("meta"), torch.empty(2, 500)):
+        with memory.piece(5, other) as none:
+            assert none is None
 
 
 def test_logits_are_made_in_that_memory(monkeypatch: pytest.MonkeyPatch) -> None:
