@@ -19,8 +19,8 @@ from neural.planning.sizes import FLOAT, HALF, Setting
 PARTS = ("weights", "gradients", "optimizer", "copies", "activations", "logits", "head", "process", "fragments")
 PROCESS = 400 * 2**20  # bytes of Python, torch and what the libraries of products hold, in a training on a CPU
 TOKEN = 2800  # more of them for each token of the vocabulary: its text and merges, in Python and in Rust
-# Of what comes and goes in a step on a CPU, so much more is held: glibc 2.36 never puts an aligned array, as torch asks
-# for, into the hole that one of the same size has left. Measured by bench/train_memory.py.
+# So much more of activations is held on a CPU, and as much again of logits that come and go: glibc 2.36 never puts an
+# aligned array, as torch asks for, into the hole that one of the same size has left. Measured by bench/train_memory.py.
 FRAGMENTS = 0.6
 
 LOGITS = {"cpu": 2**24, "cuda": 2**28}  # numbers that the trainer has in memory at a time, by device and thread
@@ -39,9 +39,9 @@ class TrainingMemory:
     the backward pass needs for a moment. table: the gradient of a table of embeddings that is added to another one of
     it, at the end. head: the gradient of the head's weight, which is made with the loss. earlier: the gradients of an
     earlier forward pass of the step, and waiting what is added to them only at the end of the backward pass, of the
-    head. Where threads have sequences of their own, gradients are those of each of them and
-    these. process: what is there before a model is. fragmented: the part of what comes and goes in a step that is held
-    beside it. On a GPU both are 0: what the framework takes of it comes on top.
+    head. Where threads have sequences of their own, gradients are those of each of them and these. process: what is
+    there before a model is. fragmented: the part of the activations that is held beside them. On a GPU both are 0: what
+    the framework takes of it comes on top.
     """
 
     weights: int
@@ -82,7 +82,7 @@ class TrainingMemory:
     @property
     def fragments(self) -> int:
         """Free memory between arrays, that is held and does not fit the next ones."""
-        return int(self.fragmented * (self.allocated - self.weights - self.optimizer - self.kept_logits))
+        return int(self.fragmented * self.activations + (self.logits - self.kept_logits if self.fragmented else 0))
 
     @property
     def total(self) -> int:
