@@ -236,13 +236,18 @@ private:
         int64_t count = rows(o), first = panel * PANEL, width = std::min<int64_t>(PANEL, w.n - first);
         if (int64_t(own.sums.size()) < count * PANEL) own.sums.resize(count * PANEL);
         const uint8_t *next = following(o, panel, thread);
-        if (panel == threads_.part(w.panels(), thread)) ask_for_inputs(o, count);
-        ask_for_place(o, count, first, width);
-        if (w.bits == 32)
+        if (w.bits == 32) {
             panel_product(w, panel, next, count, at(o.a, 0), step(o.a), own.sums.data());
-        else
-            panel_product(w, panel, next, count, integers[o.reads], own.sums.data(),
-                          [&](int64_t lines) { return coming(o, lines, thread); });
+        } else {
+            const Integers &x = integers[o.reads];
+            if (panel == threads_.part(w.panels(), thread))
+                for (int64_t row = 0; row < std::min(count, MOST_ASKED); row++) x.ask<false>(row, 0, x.k);
+            auto before = [&](int64_t row, int64_t rows, int64_t lines) {
+                ask_for_place(o, row, row + rows, first, width);
+                return coming(o, lines, thread);
+            };
+            panel_product(w, panel, next, count, x, own.sums.data(), before);
+        }
         for (int64_t row = 0; row < count; row++) finish(o, own.sums.data() + row * PANEL, row, first, width);
     }
 
@@ -250,25 +255,16 @@ private:
     // time for more than weights
     const void *coming(const Operation &o, int64_t lines, int thread) {
         int64_t texts = tokens_.segments.size();
-        if (o.attention < 0 || texts < rows_) return nullptr;
+        if (!lines || o.attention < 0 || texts < rows_) return nullptr;
         Coming &of_thread = scratch_[thread].coming;
         if (of_thread.layer != o.attention)
             of_thread.begin(o.attention, threads_.part(texts, thread), threads_.part(texts, thread + 1));
         return of_thread.take(layers_[o.attention], tokens_, lines);
     }
 
-    // Of the rows that a product reads, before its first panel
-    void ask_for_inputs(const Operation &o, int64_t count) const {
-        for (int64_t row = 0; row < std::min(count, MOST_ASKED); row++)
-            if (o.reads >= 0)
-                integers[o.reads].ask<false>(row, 0, integers[o.reads].k);
-            else
-                ask_for<false>(at(o.a, row), o.a.width * sizeof(float));
-    }
-
-    // Where a panel's numbers go
-    void ask_for_place(const Operation &o, int64_t count, int64_t first, int64_t width) {
-        for (int64_t row = 0; row < std::min(count, MOST_ASKED); row++) {
+    // Where a panel's numbers of some rows go
+    void ask_for_place(const Operation &o, int64_t row, int64_t end, int64_t first, int64_t width) {
+        for (; row < std::min(end, MOST_ASKED); row++) {
             if (float *out = at(o.out, row)) ask_for<true>(out + first, width * sizeof(float));
             if (Integers *to = rounded(o)) to->ask<true>(row, first, width);
         }

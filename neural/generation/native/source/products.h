@@ -222,17 +222,17 @@ static void integer_tile(const Integers &x, int64_t row, const uint8_t *panel, c
             store(out + m * PANEL + 16 * v, BITS == 8 ? sums[m][v] * load(scales + 16 * v) : sums[m][v]);
 }
 
-// A panel stays in the second cache while all rows are read with it. more(lines): where so many lines lie that are read
-// after the product, if any, and memory has time for them.
-template <int BITS, bool ZEROS, typename More>
+// A panel stays in the second cache while all rows are read with it. before(row, count, lines): told of a tile's rows; where
+// so many lines lie that are read after the product, if any, and memory has time for them.
+template <int BITS, bool ZEROS, typename Before>
 static void integer_rows(const Matrix &w, int64_t p, const uint8_t *next, int64_t rows, const Integers &x, float *sums,
-                         More more) {
+                         Before before) {
     const uint8_t *panel = w.panel(p);
     const float *scales = BITS == 8 ? w.scales.data() + p * PANEL : nullptr;
     for (int64_t row = 0; row < rows; row += INTEGER_TILE)
         for_rows<INTEGER_TILE>(int(std::min<int64_t>(INTEGER_TILE, rows - row)), [&](auto M) {
             Ahead ahead = part_of(panel, w.panel_bytes, next, row, rows, INTEGER_TILE);
-            const void *others = ahead.lines > 1 ? nullptr : more(w.groups * (BITS == 8 ? 8 : 4));
+            const void *others = before(row, M, ahead.lines > 1 ? 0 : w.groups * (BITS == 8 ? 8 : 4));
             auto tile = ahead.lines == 4   ? integer_tile<M, BITS, ZEROS, 4, 0>
                         : ahead.lines == 2 ? integer_tile<M, BITS, ZEROS, 2, 0>
                         : ahead.lines == 1 ? (others ? integer_tile<M, BITS, ZEROS, 1, 1> : integer_tile<M, BITS, ZEROS, 1, 0>)
@@ -261,13 +261,13 @@ static void panel_product(const Matrix &w, int64_t p, const uint8_t *next, int64
 }
 
 // The same of integers
-template <typename More>
+template <typename Before>
 static void panel_product(const Matrix &w, int64_t p, const uint8_t *next, int64_t rows, const Integers &x, float *sums,
-                          More more) {
+                          Before before) {
     if (w.bits == 8)
-        integer_rows<8, false>(w, p, next, rows, x, sums, more);
+        integer_rows<8, false>(w, p, next, rows, x, sums, before);
     else if (w.zeros)
-        integer_rows<4, true>(w, p, next, rows, x, sums, more);
+        integer_rows<4, true>(w, p, next, rows, x, sums, before);
     else
-        integer_rows<4, false>(w, p, next, rows, x, sums, more);
+        integer_rows<4, false>(w, p, next, rows, x, sums, before);
 }
