@@ -45,7 +45,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 @pytest.mark.parametrize("window", [0, 70])
 @pytest.mark.parametrize(("first", "end"), [(0, 2), (2, 4), (1, 1)])
 def test_each_page_of_a_threads_texts_in_order(library: ctypes.CDLL, window: int, first: int, end: int) -> None:
-    positions, pages = [5, 130, 63, 64], [[9, 0, 0], [3, 7, 1], [2, 0, 0], [5, 4, 0]]
+    positions, pages = [5, 140, 63, 64], [[9, 0, 0], [3, 7, 1], [2, 0, 0], [5, 4, 0]]
     heads, head_bytes, offset, page_bytes, lines = 2, 640, 1280, 4096, 6
     table = (ctypes.c_int64 * 12)(*(page for of_text in pages for page in of_text))
     out = (ctypes.c_int64 * 100)()
