@@ -19,7 +19,6 @@ offset  bytes  field
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import struct
@@ -127,17 +126,17 @@ class Ids:
     """
 
     def __init__(self, path: Path, header: Header) -> None:
-        self._dtype = header.dtype
+        self._path, self._dtype = path, header.dtype
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._file)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """The ids [start, stop), which are there."""
+        """The ids [start, stop) of those that it has. NeuralError N723 where the file has been cut since."""
         found = np.empty(stop - start, self._dtype)
         left, at = memoryview(found).cast("B"), HEADER_BYTES + start * self._dtype.itemsize
         while left:
             count = os.preadv(self._file, [left], at)
             if not count:
-                raise OSError(errno.EIO, "a shard has become shorter")
+                fail("N723", f"{self._path} was cut short while it was read", hint=_DAMAGED)
             left, at = left[count:], at + count
         return found

@@ -20,6 +20,7 @@ from neural.data.corpus import open_corpus
 from neural.data.shard_file import HEADER_BYTES, Header, read_header
 from neural.data.shards import TokenStore, is_store, open_shards, write_shards
 from neural.data.tokenizers import Tokenizer, load_tokenizer
+from neural.diagnostics.diagnostic import NeuralError
 
 untimed = settings(deadline=None)  # other work on the machine is no failure
 
@@ -91,6 +92,14 @@ def test_ids_that_were_read_are_not_in_memory(folder: Path, byte: Tokenizer) -> 
     store = written(folder / "shards", byte, "abc" * 9999)
     assert store[:].size == store.n_tokens
     assert str(store.directory) not in Path("/proc/self/maps").read_text()
+
+
+def test_a_shard_that_is_cut_while_it_is_read(folder: Path, byte: Tokenizer) -> None:
+    store = written(folder / "shards", byte, "abc" * 9999)
+    os.truncate(store.directory / "00000.tokens", 1000)
+    assert store[:9].tolist() == [97, 98, 99] * 3
+    with pytest.raises(NeuralError, match=r"N723: .*00000\.tokens was cut short while it was read"):
+        store[20000:20009]
 
 
 def test_slices_with_steps(folder: Path) -> None:
@@ -207,8 +216,6 @@ def test_damage_is_found(folder: Path, refused, spoil: Callable[[Path], object],
 @untimed
 @given(at=st.integers(0, 455), bit=st.integers(0, 7))
 def test_every_bit_is_checked(tmp_path_factory: pytest.TempPathFactory, byte: Tokenizer, at: int, bit: int) -> None:
-    from neural.diagnostics.diagnostic import NeuralError
-
     store, _ = sliced(tmp_path_factory, byte)
     path = store.directory / "00001.tokens"
     whole = path.read_bytes()
