@@ -117,3 +117,17 @@ def test_logits_are_made_in_that_memory(monkeypatch: pytest.MonkeyPatch) -> None
         HeadLoss.apply(*given, memory).backward()
     taken = [event.nbytes() for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     assert 0 < max(taken) < 4 * 500 * 20
+
+
+@pytest.mark.parametrize("width", [24, 200])
+def test_one_set_of_logits_at_a_time(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a deep head's, too, which have memory of their own."""
+    size = 4 * 500 * 20
+    monkeypatch.setitem(loss.LOGITS, "cpu", 500 * 20)
+    hidden, weight, targets = torch.randn(100, width), torch.randn(500, width), torch.randint(500, (100,))
+    memory = LogitsMemory()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        HeadLoss.apply(hidden.requires_grad_(), weight.requires_grad_(), None, None, targets, 1.0, None, memory)
+    changes = [event.nbytes() for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    at_a_time = [sum((n > 0) - (n < 0) for n in changes[: i + 1] if abs(n) == size) for i in range(len(changes))]
+    assert max(at_a_time) == 1
