@@ -1,7 +1,8 @@
 """Products of matrices in float32 by oneDNN, where that is faster than the MKL which PyTorch takes for them.
 
-MKL runs what it has for AVX2 on AMD's processors; oneDNN uses their AVX-512: a tenth more operations a second in
-products of the size of GPT-2's. Both are IEEE float32 and differ by the order of their sums.
+MKL runs what it has for AVX2 on AMD's processors; oneDNN uses their AVX-512: in products of the size of GPT-2's a tenth
+more operations a second where 512 bits take two turns of a unit of 256, and twice as many where they take one. Both are
+IEEE float32 and differ by the order of their sums.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from neural.planning.memory import DEPTH
 
+ROWS = 2**12  # of a product that is added to another: it stays in the cache until then
 WEIGHTS = 2**17  # of a matrix at least: smaller ones gain less than a call costs
 
 
@@ -54,7 +56,7 @@ def linear(
 
 
 class Linear(torch.autograd.Function):
-    """`linear` with its gradient. The weight's is MKL's: oneDNN is slower where it must transpose both matrices."""
+    """`linear` with its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -66,9 +68,19 @@ class Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         rows = slope.flatten(0, -2)
         for_x = _product(slope, weight.t(), None) if ctx.needs_input_grad[0] else None
-        for_weight = rows.t() @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None
+        for_weight = _product(rows.t(), x.flatten(0, -2).t(), None) if ctx.needs_input_grad[1] else None
         for_bias = rows.sum(0) if ctx.needs_input_grad[2] else None
         return for_x, for_weight, for_bias
+
+
+def add_product(into: torch.Tensor, a: torch.Tensor, b: torch.Tensor, factor: float, *, first: bool) -> None:
+    """into (N, M) += factor · (a (N, D) @ b (D, M)), some rows at a time; `first` forgets what is there."""
+    for part, rows in zip(into.split(ROWS), a.split(ROWS), strict=True):
+        found = _product(rows, b.t(), None)
+        if first:
+            torch.mul(found, factor, out=part)
+        else:
+            part.add_(found, alpha=factor)
 
 
 def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from neural.planning.memory import LOGITS
 from neural.planning.precision import FULL
-from neural.training.cpu_products import linear
+from neural.training.cpu_products import add_product, linear, takes
 from neural.training.distributed.vocabulary import Vocabulary
 from neural.training.logits_memory import LogitsMemory
 from neural.training.precision import autocast
@@ -257,7 +257,9 @@ def _loss_and_slopes(
 def _add_product(into: torch.Tensor, a: torch.Tensor, b: torch.Tensor, factor: float, *, first: bool) -> None:
     """into += factor · (a @ b), in the precision of `into`; `first` forgets what is there."""
     beta = 0 if first else 1
-    if a.dtype == into.dtype:
+    if takes(a, b.t()):
+        add_product(into, a, b, factor, first=first)
+    elif a.dtype == into.dtype:
         torch.addmm(into, a, b, beta=beta, alpha=factor, out=into)
     elif WIDE and a.device.type == "cuda":
         torch.ops.aten.addmm.dtype_out(into, a, b, into.dtype, beta=beta, alpha=factor, out=into)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from neural.training import cpu_products
+from neural.training import cpu_products, loss
 from neural.training.cpu_kernels import CpuKernels, cpu_kernels
+from neural.training.logits_memory import LogitsMemory
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +39,30 @@ def test_the_product_and_its_gradients(shape: tuple[int, ...], biased: bool, tra
     torch.testing.assert_close(found, expected)
     slopes = [torch.autograd.grad(y, given, slope) for y in (found, expected)]
     torch.testing.assert_close(*slopes)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 13, 100])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_product_is_added_some_rows_at_a_time(rows: int, first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_products, "ROWS", rows)
+    draw = torch.Generator().manual_seed(3)
+    a, b, into = (torch.randn(shape, generator=draw) for shape in ((24, 13), (24, 7), (13, 7)))
+    expected = 0.5 * (a.T @ b) + (0 if first else into)
+    cpu_products.add_product(into.fill_(torch.nan) if first else into, a.T, b, 0.5, first=first)
+    torch.testing.assert_close(into, expected)
+
+
+@pytest.mark.parametrize("rows", [5, 500])
+def test_the_head_has_them(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_products, "ROWS", rows)
+    monkeypatch.setitem(loss.LOGITS, "cpu", 1000)
+    draw = torch.Generator().manual_seed(3)
+    given = [torch.randn(shape, generator=draw, requires_grad=True) for shape in ((40, 12), (65, 12), (65,))]
+    targets = torch.randint(65, (40,), generator=draw)
+    expected = F.cross_entropy(F.linear(*given), targets) / 4
+    found = loss.HeadLoss.apply(*given, None, targets, 0.25, None, LogitsMemory())
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, given), torch.autograd.grad(expected, given))
 
 
 def test_what_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
