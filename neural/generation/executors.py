@@ -93,9 +93,10 @@ def _native_obstacle(found: Trained, width: str | None) -> Diagnostic | None:
 
 
 def _prepare_native(say: Say) -> None:
-    from neural.generation.native.building import prepare
+    from neural.cpp.building import prepare
+    from neural.generation.native.library import ENGINE
 
-    prepare(say)
+    prepare(ENGINE, say)
 
 
 def _open_onnxruntime(found: Trained, width: str | None, say: Say, limits: Limits) -> Executor:

@@ -13,6 +13,7 @@ from neural.layers.dense import Dense, Projections
 from neural.layers.embedding import Embedding
 from neural.layers.layer import width
 from neural.layers.normalization import BatchNormalization
+from neural.layers.reshaping import Dropout
 from neural.planning.layout import Layout
 from neural.planning.sizes import FLOAT, HALF, Setting
 
@@ -221,19 +222,21 @@ def head_bytes(network: Network, setting: Setting) -> int:
 
 def passing_bytes(network: Network, setting: Setting) -> int:
     """The most that the backward pass of one layer holds: the gradients of what it gave or got (what was kept of these
-    goes as they come), of its weight, and of the residual that goes by.
+    goes as they come), of its weight, of the residual that goes by, and of what dropout lets through of that.
     """
-    most, residual, last = 0, 0, parted_head(network)
+    most, residual, through, last = 0, 0, 0, parted_head(network)
     for _, node, inputs, _ in primitives(network.block, once=True):
         if node is last or isinstance(node.layer, Embedding):  # moments of their own
             continue
         own = setting.threads * max((FLOAT * prod(w.shape) for w in node.layer.weights(*inputs)), default=0)
         most = max(most, setting.bytes(*inputs) + own, setting.bytes(*node.outputs) + own)
         residual = max(residual, *(setting.bytes(v) for v in inputs)) if isinstance(node.layer, Attention) else residual
+        if isinstance(node.layer, Dropout) and node.layer.rate.value > 0:
+            through = max(through, setting.bytes(*node.outputs))
     gone = (
         0 if last is None else 2 * setting.bytes(network.block.value(last.inputs[0]))
     )  # what the head and its norm read
-    return max(most + residual - gone, 0)
+    return max(most + residual + through - gone, 0)
 
 
 def table_bytes(block: Block, setting: Setting, *, accumulates: bool) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Protocol
 
+from neural.cpp.building import compiler
 from neural.diagnostics.diagnostic import fail
 from neural.graph.graph import Block, Network, Node, count_parameters, primitives
 from neural.graph.passes import optimize
@@ -186,7 +187,7 @@ def plan(
         checkpointing = bool(settings.execution.get("activation_checkpointing"))
     if setting.device == "cpu":
         threads = own_sequences(graph, own_batch, available_cores()) if layout == ALONE else 1
-        setting = replace(setting, own_kernels=not checkpointing, threads=threads)
+        setting = replace(setting, own_kernels=not checkpointing and compiler() is not None, threads=threads)
     share = autocast(split_network(graph, layout.tensor).network if layout.tensor > 1 else graph, precision)
     parts = _parts(graph.block, setting, activations(share.block, setting, checkpointing=checkpointing))
     tokens = setting.sequence(graph.block.inputs[0])

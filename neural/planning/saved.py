@@ -21,7 +21,7 @@ from neural.layers.normalization import BatchNormalization, LayerNormalization, 
 from neural.layers.pooling import GlobalAveragePooling1D, GlobalMaxPooling1D, LastToken
 from neural.layers.reshaping import Dropout, Flatten, Reshape
 from neural.layers.values import Value
-from neural.planning.sizes import FLOAT, QUERIES, Setting
+from neural.planning.sizes import FLOAT, Setting
 
 
 class Saved(NamedTuple):
@@ -132,21 +132,22 @@ def _(layer: BatchNormalization, inputs, outputs, setting) -> Saved:
 
 @saved.register
 def _(layer: Dropout, inputs, outputs, setting) -> Saved:
-    """The mask, a byte a number, but for torch's own on a CPU the factors. At rate 0 the input is handed on."""
+    """The mask, a byte a number, and torch's own on a CPU the factors; the trainer's there draws again. At rate 0 the
+    input is handed on."""
     if layer.rate.value == 0:
         return Saved(view_of=0)
-    factors = setting.device == "cpu" and not setting.own_kernels
-    return Saved(extra=setting.bytes(inputs[0]) if factors else setting.numbers(inputs[0].shape))
+    if setting.own_kernels:
+        return Saved()
+    return Saved(extra=setting.bytes(inputs[0]) if setting.device == "cpu" else setting.numbers(inputs[0].shape))
 
 
 @saved.register
 def _(layer: Attention, inputs, outputs, setting) -> Saved:
     """Queries, keys, values and output; with rotary positions the turned queries and keys and the unturned values.
 
-    Fused kernels keep a number for each query and head and no T × T matrix (Dao et al. 2022). On a CPU torch has none
-    with dropout: that keeps three T × T matrices a head and copies of its inputs, keys and values as wide as queries.
-    Where a token sees all before it the trainer has its own, which keeps the mask, a byte a pair, and scaled queries;
-    beside products in half precision, all three in float32.
+    Fused kernels keep a number for each query and head and no T × T matrix (Dao et al. 2022), and the trainer's on a
+    CPU draw again what is dropped. With dropout torch has none there: it keeps three T × T matrices a head and copies
+    of its inputs, keys and values as wide as queries.
     """
     q, k, _ = inputs * 3 if len(inputs) == 1 else inputs
     heads, pairs = layer.num_heads.value, setting.rows(q) * setting.axis(k.shape[1])
@@ -154,18 +155,8 @@ def _(layer: Attention, inputs, outputs, setting) -> Saved:
     if layer.qk_norm.value:
         kept |= {0, 0 if len(inputs) == 1 else 1}
         extra += setting.bytes(q, k) + FLOAT * (setting.rows(q) * heads + setting.rows(k) * layer.kv_heads.value)
-    if _is_ours(layer, q, setting):
-        extra += heads * _seen(setting.rows(q), setting.axis(k.shape[1]))
-        if q.dtype != "float32":
-            keys = setting.numbers((q if layer.grouped else k).shape)
-            return Saved(tuple(sorted(kept)), extra=extra + FLOAT * (setting.numbers(q.shape) + 2 * keys))
-        extra += setting.bytes(q)
-        if layer.grouped:
-            return Saved(tuple(sorted(kept)), extra=extra + 2 * setting.bytes(q))
-        apart = layer.turning or layer.qk_norm.value
-        kept |= {len(inputs) - 1} if apart else set(range(len(inputs))[-2:])
-        return Saved(tuple(sorted(kept)), extra=extra + (setting.bytes(k) if apart else 0))
-    if layer.dropout.value > 0 and setting.device == "cpu":
+    ours = setting.own_kernels and sees_all_before(layer) and q.dtype in ("float32", "bfloat16")
+    if layer.dropout.value > 0 and setting.device == "cpu" and not ours:
         return Saved(tuple(sorted(kept)), extra=extra + 3 * FLOAT * heads * pairs + 3 * setting.bytes(q))
     if layer.turning or layer.qk_norm.value:
         kept, extra = kept | {len(inputs) - 1}, extra + setting.bytes(q, k)
@@ -173,23 +164,11 @@ def _(layer: Attention, inputs, outputs, setting) -> Saved:
         kept = set(range(len(inputs)))
     mask = 0 if layer.window.value is None else FLOAT * pairs // setting.batch  # (T, T), made anew in each layer
     extra += FLOAT * setting.rows(q) * heads + mask
-    if layer.qk_norm.value and setting.device == "cpu":
+    if layer.qk_norm.value and setting.device == "cpu" and not ours:
         return Saved(tuple(sorted(kept)), extra=extra + setting.bytes(q))  # what comes out is copied into another order
     return Saved(tuple(sorted(kept)), True, extra)
 
 
-def _is_ours(layer: Attention, q: Value, setting: Setting) -> bool:
-    """Whether the trainer's own attention takes it: causal, with dropout, beside products in float32 or bfloat16."""
-    return (
-        setting.own_kernels
-        and layer.dropout.value > 0
-        and layer.causal.value
-        and layer.window.value is None
-        and q.dtype in ("float32", "bfloat16")
-    )
-
-
-def _seen(rows: int, length: int) -> int:
-    """Pairs of a query and a key, of sequences with `rows` queries together, as the trainer's attention groups them."""
-    groups = [(first, min(first + QUERIES, length)) for first in range(0, length, QUERIES)]
-    return rows // length * sum((last - first) * last for first, last in groups)
+def sees_all_before(layer: Attention) -> bool:
+    """Whether a token attends to itself and all before it: the trainer's own attention on a CPU knows no other."""
+    return bool(layer.causal.value) and layer.window.value is None

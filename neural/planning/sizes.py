@@ -10,7 +10,6 @@ from neural.layers.values import Arg, Shape, Value
 FLOAT = 4  # bytes of a float32
 HALF = 2  # of a bfloat16 or a float16
 BYTES = {"float32": FLOAT, "bfloat16": HALF, "float16": HALF, "int64": 8}
-QUERIES = 64  # that attend at a time, in the trainer's attention on a CPU
 
 
 @dataclass(frozen=True, slots=True)

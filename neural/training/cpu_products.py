@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from neural.planning.memory import DEPTH
+from neural.training.cpu_library import transposed
 
 ROWS = 2**12  # of a product that is added to another: it stays in the cache until then
 WEIGHTS = 2**17  # of a matrix at least: smaller ones gain less than a call costs
@@ -68,7 +69,7 @@ class Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         rows = slope.flatten(0, -2)
         for_x = _product(slope, weight.t(), None) if ctx.needs_input_grad[0] else None
-        for_weight = _product(rows.t(), x.flatten(0, -2).t(), None) if ctx.needs_input_grad[1] else None
+        for_weight = _product(transposed(rows), x.flatten(0, -2).t(), None) if ctx.needs_input_grad[1] else None
         for_bias = rows.sum(0) if ctx.needs_input_grad[2] else None
         return for_x, for_weight, for_bias
 
@@ -76,7 +77,7 @@ class Linear(torch.autograd.Function):
 def add_product(into: torch.Tensor, a: torch.Tensor, b: torch.Tensor, factor: float, *, first: bool) -> None:
     """into (N, M) += factor · (a (N, D) @ b (D, M)), some rows at a time; `first` forgets what is there."""
     for part, rows in zip(into.split(ROWS), a.split(ROWS), strict=True):
-        found = _product(rows, b.t(), None)
+        found = _product(rows if rows.stride(1) == 1 else transposed(rows.t()), b.t(), None)
         if first:
             torch.mul(found, factor, out=part)
         else:

@@ -9,7 +9,9 @@ import torch
 from neural.compiler import Program
 from neural.graph.graph import primitives
 from neural.layers.attention import Attention
+from neural.planning.saved import sees_all_before
 from neural.training.cpu_kernels import HANDLED, recomputes
+from neural.training.cpu_library import library
 from neural.training.distributed.parallel import Parallel
 from neural.training.shares import Shares
 
@@ -57,11 +59,11 @@ class Execution:
 
 
 def _attention(program: Program, parallel: Parallel, device: torch.device) -> str | None:
-    """Whose it is: that of `cpu_kernels` where weights are dropped on a CPU, else torch's."""
+    """Whose it is: that of `cpu_kernels` on a CPU where tokens see all before them, else torch's."""
     nodes = (node.layer for _, node, _, _ in primitives(program.graph.block, once=True))
     layers = [layer for layer in nodes if isinstance(layer, Attention)]
     if not layers:
         return None
     kernels = device.type == "cpu" and parallel.loss.compiled is None and not recomputes(parallel.model)
-    handled = getattr(torch, parallel.loss.precision) in HANDLED and all(layer.dropout.value for layer in layers)
-    return "own" if kernels and handled else "torch's"
+    handled = getattr(torch, parallel.loss.precision) in HANDLED and all(sees_all_before(layer) for layer in layers)
+    return "own" if kernels and handled and library() is not None else "torch's"

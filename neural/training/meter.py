@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from neural.training.cpu_products import linear
+
 SIDE = {"cpu": 768, "cuda": 8192}  # of the square matrices that are multiplied
 TRIES = 5
 
@@ -40,7 +42,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype = torch.float32) -> floa
 
 
 def fastest_product(device: torch.device, dtype: torch.dtype, side: int) -> float:
-    """Operations a second in the fastest of some products of square matrices, as the threads of this process do them.
+    """Operations a second in the fastest of some products of square matrices, as a training here does them.
 
     A multiplication and an addition are two operations. Of random numbers, since a GPU is quicker with ones; they are
     no numbers of torch's own generators.
@@ -50,7 +52,7 @@ def fastest_product(device: torch.device, dtype: torch.dtype, side: int) -> floa
     fastest = float("inf")
     for _ in range(TRIES):
         began = time.perf_counter()
-        a @ a
+        linear(a, a)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         fastest = min(fastest, time.perf_counter() - began)

@@ -20,12 +20,12 @@ from neural.backends.onnx.quantization import from_blocks
 from neural.cli import main
 from neural.cli.quantize import parse_percentage
 from neural.compiler import load
+from neural.cpp.building import compiler
 from neural.data.corpus import open_corpus
 from neural.data.shards import write_shards
 from neural.data.tokenizers import load_tokenizer
 from neural.diagnostics.diagnostic import NeuralError
 from neural.generation import quantize as work
-from neural.generation.native.building import compiler
 from neural.graph.graph import weights
 from neural.graph.passes import optimize
 from neural.interop.tensor_files import read_tensors, write_file

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from neural.planning.layout import Layout
 from neural.planning.plan import plan
+from neural.training import cpu_library
 from neural.training.run import Run
 from neural.training.session import start
 from tests.planning.measured import peak_of_training, peak_together
@@ -86,10 +87,13 @@ def test_the_peak_of_each_of_several_processes_is_the_planned_one(
 
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_a_step_is_the_planned_number_of_operations(make, name: str, again: bool) -> None:
-    """To a hundredth. The counter knows attention that is made of products, not the fused kernel of a CPU; and on longer
-    texts the trainer's own attention leaves out what a causal mask hides, which the convention counts.
+def test_a_step_is_the_planned_number_of_operations(
+    make, name: str, again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To a hundredth. The counter knows attention that is made of products, not fused kernels of a CPU; the trainer's
+    own leaves out what a causal mask hides, which the convention counts.
     """
+    monkeypatch.setattr(cpu_library, "library", lambda: None)
     run = make(name, "short", again, 2)
     session, made = start(run, torch.device("cpu")), plan(run.program)
     onednn = {torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, **__: 2 * prod(x) * weight[0]}  # of shapes

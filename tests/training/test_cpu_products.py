@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from neural.training import cpu_products, loss
-from neural.training.cpu_kernels import CpuKernels, cpu_kernels
+from neural.training.cpu_kernels import CpuKernels
 from neural.training.logits_memory import LogitsMemory
 
 
@@ -77,11 +77,3 @@ def test_what_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_products, "WEIGHTS", 12)
     monkeypatch.setattr(cpu_products, "DEPTH", 5)
     assert not cpu_products.takes(x, weight)
-
-
-def test_a_model_without_dropout_has_them(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make_run(dropout=0.0).new_model()
-    batch = (torch.zeros(2, 3, dtype=torch.int64),) * 2
-    assert isinstance(cpu_kernels(model, batch)[0], CpuKernels)
-    monkeypatch.setattr(cpu_products, "WEIGHTS", 2**30)
-    assert cpu_kernels(model, batch) == [None]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from neural.cpp.building import compiler
 from neural.diagnostics.diagnostic import Diagnostic
-from neural.generation.native.building import INSTALL, compiler
 from neural.generation.native.executor import NativeExecutor
+from neural.generation.native.library import ENGINE
 from neural.generation.native.recording import Unsupported, record
 from neural.generation.request import Limits
 from neural.graph.graph import weights
@@ -27,7 +28,8 @@ def open_native(found: Trained, width: str | None, limits: Limits) -> NativeExec
 def obstacle(found: Trained, width: str | None) -> Diagnostic | None:
     """Why it cannot be here, or for this model; None where it can. That is seen without its weights."""
     if compiler() is None:
-        return Diagnostic("N970", "the native engine needs a C++ compiler, and none is on the path", hint=INSTALL)
+        title = f"{ENGINE.what} needs a C++ compiler, and none is on the path"
+        return Diagnostic("N970", title, hint=ENGINE.install)
     network = optimize(found.program.graph)
     try:
         record(network, {n: np.broadcast_to(np.float32(0), w.shape) for n, w in weights(network.block).items()})

@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from neural.generation.native.building import library
+from neural.cpp.building import load
 from neural.generation.native.fusing import fuse
+from neural.generation.native.library import ENGINE
 from neural.generation.native.recording import Integers, Kind, Operation, Recording, Result, View, Weights, record
 from neural.generation.native.rounding import round_inputs
 from neural.graph.graph import Network
@@ -31,7 +32,7 @@ class Program:
 
     def __init__(self, network: Network, weights: Weights, *, threads: int) -> None:
         recording = fuse(record(network, weights))
-        self._library = library()
+        self._library = load(ENGINE)
         narrow = all(attention.head_dim <= WIDEST_HEAD for attention in recording.attentions)
         integers = narrow and any(isinstance(matrix, QuantizedMatrix) for matrix in weights.values())
         self._engine = self._library.engine_new(threads, network.context, integers)

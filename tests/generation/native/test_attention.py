@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from neural.generation.native.building import FLAGS, SHARED, SOURCE, compiler
+from neural.cpp.building import FLAGS, SHARED, compiler
+from neural.generation.native.library import ENGINE
 from neural.generation.native.pages import PAGE
 
 CODE = """
@@ -37,7 +38,17 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         pytest.skip("no C++ compiler")
     (folder / "coming.cpp").write_text(CODE)
     made = Path(folder / "coming.so")
-    command = [found, *FLAGS, "-O1", "-Wno-psabi", *SHARED, f"-I{SOURCE}", str(folder / "coming.cpp"), "-o", str(made)]
+    command = [
+        found,
+        *FLAGS,
+        "-O1",
+        "-Wno-psabi",
+        *SHARED,
+        f"-I{ENGINE.folder}",
+        str(folder / "coming.cpp"),
+        "-o",
+        str(made),
+    ]
     subprocess.run(command, check=True)
     return ctypes.CDLL(str(made))
 

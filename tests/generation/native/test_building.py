@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neural.generation.native import building
+from neural.cpp import building
 from tests.generation.native.models import (
     PROGRAMS,
     VOCAB_SIZE,
@@ -33,9 +33,9 @@ def other_machine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: p
     """A library for a machine of fewer instructions, in a cache of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(building, "FLAGS", (*building.FLAGS, *INSTRUCTIONS[request.param]))
-    building.library.cache_clear()
+    building.load.cache_clear()
     yield
-    building.library.cache_clear()
+    building.load.cache_clear()
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the instructions are those of x86")
@@ -47,7 +47,7 @@ def test_other_machines_give_the_same_numbers(other_machine: None) -> None:
     theirs = expected(model, ids)
     np.testing.assert_allclose(Reader(program, weights).read(ids), theirs, atol=2e-5 * np.abs(theirs).max())
     there = [Reader(program, rounded(weights, bits, zeros=zeros)).read(ids) for bits, zeros in FORMS]
-    building.library.cache_clear()
+    building.load.cache_clear()
     here = subprocess.run(
         [sys.executable, "-c", HERE], capture_output=True, check=True, env={**os.environ, "XDG_CACHE_HOME": CACHE}
     )
@@ -71,7 +71,7 @@ sys.stdout.buffer.write(np.ravel(read).tobytes())
 
 def failed(**environment: str) -> str:
     """What `neural` says where the engine cannot be made."""
-    code = "from neural.generation.native.building import prepare; prepare(print)"
+    code = "from neural.cpp.building import prepare; from neural.generation.native.library import ENGINE; prepare(ENGINE, print)"
     run = "from neural.diagnostics.diagnostic import NeuralError\ntry:\n    {}\nexcept NeuralError as e: print(e)"
     done = subprocess.run(
         [sys.executable, "-c", run.format(code.replace("; ", "\n    "))],

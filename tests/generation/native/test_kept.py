@@ -8,7 +8,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from neural.generation.native.building import FLAGS, SHARED, SOURCE, compiler
+from neural.cpp.building import FLAGS, SHARED, compiler
+from neural.generation.native.library import ENGINE
 
 CODE = """
 #include "kept.h"
@@ -41,7 +42,15 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if found is None:
         pytest.skip("no C++ compiler")
     (folder / "kept.cpp").write_text(CODE)
-    command = [found, *FLAGS, *PATHS[request.param], "-Wno-psabi", *SHARED, f"-I{SOURCE}", str(folder / "kept.cpp")]
+    command = [
+        found,
+        *FLAGS,
+        *PATHS[request.param],
+        "-Wno-psabi",
+        *SHARED,
+        f"-I{ENGINE.folder}",
+        str(folder / "kept.cpp"),
+    ]
     made = subprocess.run([*command, "-o", str(folder / "kept.so")], capture_output=True, text=True)
     if made.returncode and "unrecognized" in made.stderr:
         pytest.skip("a processor without these paths")
