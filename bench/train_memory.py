@@ -1,7 +1,7 @@
-"""The memory that `neural plan` says, beside that of the process that trains: three sizes, both precisions, with and
+"""The memory that `neural plan` says, beside that of the process that trains: some sizes, both precisions, with and
 without activation checkpointing. "words" is a small model of a large vocabulary.
 
-    python bench/train_memory.py [--only gpt2,big,words] [--precision float32,bfloat16] [--output bench/results]
+    python bench/train_memory.py [--only gpt2,gpt2-long] [--precision float32,bfloat16] [--output bench/results]
 
 Each result goes to bench/results/plan_memory_<date>.json at once, among those of the same day.
 
@@ -33,9 +33,13 @@ from neural.training.metrics import read_metrics
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
+LLAMA = {"n_layer": 8, "d_model": 512, "n_head": 8, "n_kv_head": 4, "d_ff": 1376, "context": 512, "vocab_size": 50257}
 # The example, what is set in it, its batch, forward passes in a step.
 SIZES = {
     "gpt2": ("gpt2", {"dropout": 0.0, "context": 512}, 2, 1),
+    "gpt2-8": ("gpt2", {"dropout": 0.0, "context": 512}, 8, 1),
+    "gpt2-long": ("gpt2", {"dropout": 0.0, "context": 1024}, 4, 1),
+    "llama": ("llama", LLAMA, 8, 1),
     "big": ("shakespeare_char", {"n_layer": 6, "n_head": 6, "d_model": 384, "context": 256, "dropout": 0.2}, 64, 1),
     "words": ("gpt2", {"n_layer": 2, "d_model": 64, "n_head": 2, "context": 64}, 12, 40),
 }
@@ -92,7 +96,7 @@ def main() -> None:
     machine = {"cores": os.cpu_count(), "system": platform.platform(), "libc": " ".join(platform.libc_ver())}
     for size, precision, again in product(arguments.only.split(","), arguments.precision.split(","), (False, True)):
         row = measure(size, precision, again)
-        what = f"{size:5} {precision:8}  {'blocks again' if again else 'all kept':12}"
+        what = f"{size:9} {precision:8}  {'blocks again' if again else 'all kept':12}"
         planned, measured = (f"{row[name] / 2**20:6,.0f} MiB" for name in ("planned_bytes", "measured_bytes"))
         ratio, speed = f"{row['measured_over_planned']:.3f}", f"{row['tokens_per_second']:7,.0f} tokens/s"
         print(f"{what}  planned {planned}  measured {measured}  {ratio}  {speed}", flush=True)

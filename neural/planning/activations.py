@@ -17,6 +17,7 @@ class _Memory:
     of_value: dict[str, str]  # the piece that a value stands in
     bytes: dict[str, int] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)  # pieces that are kept, and the node that first keeps them
+    dropped: int = 0  # bytes that blocks among the nodes do not keep, or what stands between copies
 
     def keep(self, value: str, node: Node) -> None:
         self.kept.setdefault(self.of_value[value], node.name)
@@ -38,18 +39,29 @@ def activations(block: Block, setting: Setting, *, checkpointing: bool = False) 
 
 def recomputed(block: Block, setting: Setting) -> int:
     """Bytes of the activations of one block, the largest, which checkpointing computes again in the backward pass."""
-    return max((_walk(n.layer, setting, "", {}).extra for n in block.nodes if isinstance(n.layer, Block)), default=0)
+    return max((_walk(n.layer, setting, "", {})[0].extra for n in block.nodes if isinstance(n.layer, Block)), default=0)
 
 
-def _walk(block: Block, setting: Setting, prefix: str, found: dict[str, int], *, checkpointing: bool = False) -> Saved:
-    """What a block keeps, seen from outside, and in `found` what each of its nodes does."""
+def dropped(block: Block, setting: Setting) -> int:
+    """Bytes of what the nodes give in one forward pass and nothing keeps: a product that is added to its input."""
+    return _walk(block, setting, "", {})[1]
+
+
+def _walk(
+    block: Block, setting: Setting, prefix: str, found: dict[str, int], *, checkpointing: bool = False
+) -> tuple[Saved, int]:
+    """What a block keeps, seen from outside, and in `found` what each of its nodes does; bytes that it does not keep.
+
+    The block's output is none of either.
+    """
     values, memory = block.values(), _Memory({v.name: f"input {v.name}" for v in block.inputs})
     own: dict[str, int] = {}
     again: dict[str, int] = {}
     for node in block.nodes:
         inputs = tuple(values[i] for i in node.inputs)
         if isinstance(node.layer, Block):
-            rule = _walk(node.layer, setting, f"{prefix}{node.name}.", found)
+            rule, inner = _walk(node.layer, setting, f"{prefix}{node.name}.", found)
+            memory.dropped += node.copies * inner
             if checkpointing:
                 again[node.name] = rule.extra
                 rule = Saved(tuple(range(len(inputs))))
@@ -69,7 +81,8 @@ def _walk(block: Block, setting: Setting, prefix: str, found: dict[str, int], *,
     found.update((f"{prefix}{name}", n) for name, n in own.items())
     inputs = tuple(i for i, piece in enumerate(given) if piece in memory.kept)
     view_of = given.index(output) if output in given else None
-    return Saved(inputs, output in memory.kept and view_of is None, sum(own.values()), view_of)
+    passed = sum(n for piece, n in memory.bytes.items() if piece not in memory.kept and piece != output)
+    return Saved(inputs, output in memory.kept and view_of is None, sum(own.values()), view_of), memory.dropped + passed
 
 
 def _place(node: Node, inputs: tuple[Value, ...], rule: Saved, memory: _Memory, setting: Setting) -> int:
@@ -84,5 +97,7 @@ def _place(node: Node, inputs: tuple[Value, ...], rule: Saved, memory: _Memory, 
         memory.keep(inputs[i].name, node)
     if rule.output:
         memory.keep(node.outputs[0].name, node)
-    between = (rule.output or bool(rule.inputs)) and rule.view_of is None
-    return node.copies * rule.extra + (node.copies - 1) * between * setting.bytes(*node.outputs)
+    kept = rule.output or bool(rule.inputs)
+    between = 0 if rule.view_of is not None else (node.copies - 1) * setting.bytes(*node.outputs)
+    memory.dropped += 0 if kept else between
+    return node.copies * rule.extra + (between if kept else 0)

@@ -14,15 +14,14 @@ from neural.layers.embedding import Embedding
 from neural.layers.layer import width
 from neural.layers.normalization import BatchNormalization
 from neural.layers.reshaping import Dropout
+from neural.planning.activations import dropped
 from neural.planning.layout import Layout
 from neural.planning.sizes import FLOAT, HALF, Setting
 
 PARTS = ("weights", "gradients", "optimizer", "copies", "activations", "logits", "head", "process", "fragments")
 PROCESS = 400 * 2**20  # bytes of Python, torch and what the libraries of products hold, in a training on a CPU
 TOKEN = 2800  # more of them for each token of the vocabulary: its text and merges, in Python and in Rust
-# So much more of activations is held on a CPU, and as much again of logits that come and go: glibc 2.36 never puts an
-# aligned array, as torch asks for, into the hole that one of the same size has left. Measured by bench/train_memory.py.
-FRAGMENTS = 0.6
+ENDS = 0.15  # more of activations that is held where threads have heaps, by bench/train_memory.py with two of them
 
 LOGITS = {"cpu": 2**24, "cuda": 2**28}  # numbers that the trainer has in memory at a time, by device and thread
 DEPTH = 129  # of sums of products: oneDNN has faster ones than MKL from there on, which take their own memory on a CPU
@@ -41,8 +40,8 @@ class TrainingMemory:
     it, at the end. head: the gradient of the head's weight, which is made with the loss. earlier: the gradients of an
     earlier forward pass of the step, and waiting what is added to them only at the end of the backward pass, of the
     head. Where threads have sequences of their own, gradients are those of each of them and these. process: what is
-    there before a model is. fragmented: the part of the activations that is held beside them. On a GPU both are 0: what
-    the framework takes of it comes on top.
+    there before a model is. fragments: free memory between arrays, that is held and does not fit the next ones. On a
+    GPU both are 0: what the framework takes of it comes on top.
     """
 
     weights: int
@@ -59,7 +58,7 @@ class TrainingMemory:
     waiting: int = 0
     kept_logits: int = 0
     process: int = 0
-    fragmented: float = 0.0
+    fragments: int = 0
 
     @property
     def moments(self) -> dict[str, int]:
@@ -79,11 +78,6 @@ class TrainingMemory:
     def allocated(self) -> int:
         """Of arrays, at the peak."""
         return max(self.moments.values())
-
-    @property
-    def fragments(self) -> int:
-        """Free memory between arrays, that is held and does not fit the next ones."""
-        return int(self.fragmented * self.activations + (self.logits - self.kept_logits if self.fragmented else 0))
 
     @property
     def total(self) -> int:
@@ -237,6 +231,17 @@ def passing_bytes(network: Network, setting: Setting) -> int:
         0 if last is None else 2 * setting.bytes(network.block.value(last.inputs[0]))
     )  # what the head and its norm read
     return max(most + residual + through - gone, 0)
+
+
+def fragments_bytes(network: Network, setting: Setting, activations: int, logits: int) -> int:
+    """Free memory between arrays that a training on a CPU holds at its peak.
+
+    To align an array as torch asks for it, glibc 2.36 looks for a hole that is larger. So what an array of the forward
+    pass leaves that is not kept, between two that are, takes none of the same size, and as little does what `logits`
+    leave, those that come and go. The heap of a thread is in pieces, whose ends are too short for the next array.
+    """
+    ends = ENDS * activations if setting.threads > 1 else 0
+    return dropped(network.block, setting) + logits + int(ends)
 
 
 def table_bytes(block: Block, setting: Setting, *, accumulates: bool) -> int:

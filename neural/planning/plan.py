@@ -18,7 +18,6 @@ from neural.planning.flops import TRAINING, forward_flops, recomputed_flops
 from neural.planning.hardware import available_cores
 from neural.planning.layout import ALONE, Layout
 from neural.planning.memory import (
-    FRAGMENTS,
     PARTS,
     PROCESS,
     TOKEN,
@@ -27,6 +26,7 @@ from neural.planning.memory import (
     buffer_bytes,
     cache_bytes,
     copies_bytes,
+    fragments_bytes,
     head_bytes,
     logits_bytes,
     optimizer_bytes,
@@ -197,7 +197,9 @@ def plan(
     training = _training(share, setting, layout, precision, copies, kept, accumulates=passes > 1)
     if setting.device == "cpu":  # where blocks are computed again, freed memory goes back to the system
         process = PROCESS + TOKEN * (graph.vocab_size or 0)
-        training = replace(training, process=process, fragmented=0.0 if checkpointing else FRAGMENTS)
+        left = (training.activations, training.logits - training.kept_logits)
+        fragments = 0 if checkpointing else fragments_bytes(share, setting, *left)
+        training = replace(training, process=process, fragments=fragments)
     return Plan(
         network=graph.name,
         parameters=sum(p.parameters for p in parts),

@@ -12,11 +12,14 @@ from neural.compiler import Program, compile_source
 from neural.diagnostics.diagnostic import NeuralError
 from neural.diagnostics.source import Source
 from neural.generation.cache import KVCache
+from neural.graph.passes import optimize
 from neural.layers import REGISTRY
 from neural.layers.activation import ACTIVATIONS
 from neural.layers.layer import Composite
+from neural.planning.activations import dropped
 from neural.planning.plan import plan
 from neural.planning.saved import KEPT_BY_ACTIVATION, saved
+from neural.planning.sizes import Setting
 from neural.training.distributed.parallel import Parallel
 from neural.training.optimizers import make_optimizer
 from neural.training.step import accumulate_gradients
@@ -100,6 +103,24 @@ def test_activations_at_a_shorter_context(length: int) -> None:
     kept = saved_bytes(module, lambda: module(x))
     context = None if length == CONTEXT else length
     assert plan(program, 5, context).training.activations == pytest.approx(kept, rel=0.02)
+
+
+# How many arrays of (batch, context, 48) a forward pass makes and does not keep.
+DROPPED = {
+    "copies": 0,
+    "copies that keep their input": 0,
+    "a residual": 1,  # the product that is added to its input
+    "mean": 1,
+    "gpt2": 1 + 2 * 2,  # embeddings of tokens, and two products in each of two blocks
+    "gpt2, deep": 1 + 6 * 2,
+    "gpt2 with dropout": 2 + 2 * 4,  # and what dropout lets through of them
+}
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_what_is_made_and_not_kept(name: str) -> None:
+    setting = Setting(BATCH, None, "cpu", own_kernels=True)
+    assert dropped(optimize(SAVED[name]().graph).block, setting) == DROPPED[name] * 4 * BATCH * CONTEXT * 48
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt2 with dropout", "llama"])
