@@ -7,6 +7,7 @@ IEEE float32 and differ by the order of their sums.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,26 +20,34 @@ from neural.planning.memory import DEPTH
 from neural.training.cpu_library import transposed
 
 ROWS = 2**12  # of a product that is added to another: it stays in the cache until then
-WEIGHTS = 2**17  # of a matrix at least: smaller ones gain less than a call costs
+ZEN_5 = 26  # the family of AMD's processors from which on 512 bits take one turn
+# What is smaller gains less than a call costs: multiplications from Zen 5 on, numbers of a weight before.
+WORK, WEIGHTS = 2**22, 2**17
 
 
 @cache
-def onednn_is_faster() -> bool:
-    """Whether this is an AMD processor with AVX-512, and torch has oneDNN."""
+def family() -> int:
+    """Which of AMD's with AVX-512 this processor is; 0 for another one, or where torch has no oneDNN."""
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return False
+        return 0
     try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(errors="replace")
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:
-        return False
+        return 0
+    found = re.search(r"^cpu family\s*: (\d+)$", text, re.MULTILINE)
+    return int(found[1]) if found and "AuthenticAMD" in text else 0
 
 
 def takes(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether oneDNN shall multiply matrices like these."""
     whole = type(x) is torch.Tensor and type(weight) in (torch.Tensor, nn.Parameter)  # and not parts, DTensors
-    large = whole and weight.numel() >= WEIGHTS and weight.size(-1) >= DEPTH
-    here = large and x.device.type == "cpu" and onednn_is_faster()
-    return here and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if not whole or x.device.type != "cpu" or not family():
+        return False
+    if family() >= ZEN_5:
+        large = x.numel() * weight.size(0) >= WORK
+    else:
+        large = weight.numel() >= WEIGHTS and weight.size(-1) >= DEPTH
+    return large and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
 def linear(
@@ -46,9 +55,9 @@ def linear(
 ) -> torch.Tensor:
     """F.linear by whichever is faster, without a gradient: x (…, D) · weight (V, D)ᵀ + bias (V,).
 
-    into: float32 memory that x (N, D) is multiplied into, where that can be said.
+    into: float32 memory that x (N, D) is multiplied into, where that can be said: oneDNN takes its own.
     """
-    if takes(x, weight):
+    if into is None and takes(x, weight):
         return _product(x, weight, bias)
     if into is None or not x.dtype == weight.dtype == into.dtype or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)

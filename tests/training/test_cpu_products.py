@@ -16,9 +16,8 @@ def _everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the processor is: oneDNN is there on all of them."""
     if not torch.backends.mkldnn.is_available():
         pytest.skip("torch without oneDNN")
-    monkeypatch.setattr(cpu_products, "onednn_is_faster", lambda: True)
-    monkeypatch.setattr(cpu_products, "WEIGHTS", 1)
-    monkeypatch.setattr(cpu_products, "DEPTH", 1)
+    monkeypatch.setattr(cpu_products, "family", lambda: cpu_products.ZEN_5)
+    monkeypatch.setattr(cpu_products, "WORK", 1)
 
 
 @pytest.mark.parametrize("shape", [(7, 24), (3, 5, 24), (2, 3, 5, 24), (1, 24)], ids=str)
@@ -72,8 +71,15 @@ def test_what_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not cpu_products.takes(x.to("meta"), weight.to("meta"))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not cpu_products.takes(x, weight)
-    monkeypatch.setattr(cpu_products, "WEIGHTS", 13)
-    assert not cpu_products.takes(x, weight)
-    monkeypatch.setattr(cpu_products, "WEIGHTS", 12)
-    monkeypatch.setattr(cpu_products, "DEPTH", 5)
-    assert not cpu_products.takes(x, weight)
+    for family, names, taken in (
+        (cpu_products.ZEN_5, {"WORK": 24}, True),
+        (cpu_products.ZEN_5, {"WORK": 25}, False),
+        (cpu_products.ZEN_5 - 1, {"WEIGHTS": 12, "DEPTH": 4}, True),
+        (cpu_products.ZEN_5 - 1, {"WEIGHTS": 13, "DEPTH": 4}, False),
+        (cpu_products.ZEN_5 - 1, {"WEIGHTS": 12, "DEPTH": 5}, False),
+        (0, {"WORK": 1, "WEIGHTS": 1, "DEPTH": 1}, False),
+    ):
+        monkeypatch.setattr(cpu_products, "family", lambda family=family: family)
+        for name, value in names.items():
+            monkeypatch.setattr(cpu_products, name, value)
+        assert cpu_products.takes(x, weight) == taken
