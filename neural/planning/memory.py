@@ -178,9 +178,9 @@ def logits_bytes(network: Network, setting: Setting, precision: str) -> tuple[in
     from then on.
 
     Where the trainer makes the logits in parts, one of these, on a GPU with its slopes, and in float32 where they are
-    not compiled, on a CPU in half precision with a second set and a product of the weight's shape; and the gradient of
-    the hidden states. Threads of a CPU have one part each, of a narrow model in memory that is kept: the first
-    in that of validation, whose parts are of the whole batch.
+    not compiled, on a CPU in half precision with a second set; and the gradient of the hidden states. Threads of a CPU
+    have one part each, of a narrow model in memory that is kept: the first in that of validation, whose parts are of
+    the whole batch.
     """
     output = FLOAT * setting.numbers(network.block.value(network.block.outputs[0]).shape)
     last = parted_head(network)
@@ -197,7 +197,7 @@ def logits_bytes(network: Network, setting: Setting, precision: str) -> tuple[in
         return part(rows) * each + setting.bytes(read), 0
     own, depth = part(ceil(rows / setting.threads)), width(read).value
     kept = FLOAT * (part(rows) + (setting.threads - 1) * own) if depth < DEPTH else 0
-    second = HALF * (own + network.vocab_size * depth) if half else 0
+    second = HALF * own if half else 0
     return (kept or setting.threads * FLOAT * own) + setting.threads * second + setting.bytes(read), kept
 
 

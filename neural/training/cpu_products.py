@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from neural.planning.memory import DEPTH
 from neural.training.cpu_library import transposed
 
-ROWS = 2**12  # of a product that is added to another: it stays in the cache until then
 ZEN_5 = 26  # the family of AMD's processors from which on 512 bits take one turn
 # What is smaller gains less than a call costs: multiplications from Zen 5 on, numbers of a weight before.
 WORK, WEIGHTS = 2**22, 2**17
+PIECE = 2**20  # numbers of what is read and of what is found, at most, of a product that is put elsewhere: in the cache
 
 
 @cache
@@ -78,17 +78,28 @@ class Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         rows = slope.flatten(0, -2)
         for_x = _product(slope, weight.t(), None) if ctx.needs_input_grad[0] else None
-        for_weight = _product(transposed(rows), x.flatten(0, -2).t(), None) if ctx.needs_input_grad[1] else None
+        for_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+        if for_weight is not None:
+            add_product(for_weight, rows.t(), x.flatten(0, -2), 1.0, first=True)
         for_bias = rows.sum(0) if ctx.needs_input_grad[2] else None
         return for_x, for_weight, for_bias
 
 
 def add_product(into: torch.Tensor, a: torch.Tensor, b: torch.Tensor, factor: float, *, first: bool) -> None:
-    """into (N, M) += factor · (a (N, D) @ b (D, M)), some rows at a time; `first` forgets what is there."""
-    for part, rows in zip(into.split(ROWS), a.split(ROWS), strict=True):
-        found = _product(rows if rows.stride(1) == 1 else transposed(rows.t()), b.t(), None)
+    """into (N, M), float32, += factor · (a (N, D) @ b (D, M)), some rows at a time; `first` forgets what is there.
+
+    In half precision it is that of torch.
+    """
+    count = max(1, PIECE // max(b.shape))
+    for part, rows in zip(into.split(count), a.split(count), strict=True):
+        if a.dtype == into.dtype:
+            found = _product(rows if rows.stride(1) == 1 else transposed(rows.t()), b.t(), None)
+        else:
+            found = rows @ b
         if first:
-            torch.mul(found, factor, out=part)
+            part.copy_(found)
+            if factor != 1:
+                part.mul_(factor)
         else:
             part.add_(found, alpha=factor)
 

@@ -256,17 +256,13 @@ def _loss_and_slopes(
 
 def _add_product(into: torch.Tensor, a: torch.Tensor, b: torch.Tensor, factor: float, *, first: bool) -> None:
     """into += factor · (a @ b), in the precision of `into`; `first` forgets what is there."""
-    beta = 0 if first else 1
-    if takes(a, b.t()):
-        add_product(into, a, b, factor, first=first)
-    elif a.dtype == into.dtype:
+    beta, precise = 0 if first else 1, a.dtype == into.dtype
+    if precise and not takes(a, b.t()):
         torch.addmm(into, a, b, beta=beta, alpha=factor, out=into)
     elif WIDE and a.device.type == "cuda":
         torch.ops.aten.addmm.dtype_out(into, a, b, into.dtype, beta=beta, alpha=factor, out=into)
-    elif first:
-        into.copy_(a @ b).mul_(factor)
     else:
-        into.add_(a @ b, alpha=factor)
+        add_product(into, a, b, factor, first=first)
 
 
 def largest(chunks: Sequence[slice]) -> int:

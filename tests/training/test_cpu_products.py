@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 
 from neural.training import cpu_products, loss
 from neural.training.cpu_kernels import CpuKernels
@@ -40,10 +43,10 @@ def test_the_product_and_its_gradients(shape: tuple[int, ...], biased: bool, tra
     torch.testing.assert_close(*slopes)
 
 
-@pytest.mark.parametrize("rows", [1, 4, 13, 100])
+@pytest.mark.parametrize("rows", [1, 100, 312, 1000])
 @pytest.mark.parametrize("first", [True, False])
 def test_a_product_is_added_some_rows_at_a_time(rows: int, first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_products, "ROWS", rows)
+    monkeypatch.setattr(cpu_products, "PIECE", rows)
     draw = torch.Generator().manual_seed(3)
     a, b, into = (torch.randn(shape, generator=draw) for shape in ((24, 13), (24, 7), (13, 7)))
     expected = 0.5 * (a.T @ b) + (0 if first else into)
@@ -51,9 +54,18 @@ def test_a_product_is_added_some_rows_at_a_time(rows: int, first: bool, monkeypa
     torch.testing.assert_close(into, expected)
 
 
-@pytest.mark.parametrize("rows", [5, 500])
+def test_what_is_added_takes_two_pieces_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_products, "PIECE", 2**14)
+    a, b, into = torch.randn(100, 4000), torch.randn(100, 40), torch.zeros(4000, 40)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        cpu_products.add_product(into, a.T, b, 1.0, first=False)
+    held = accumulate(e.nbytes() for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]")
+    assert 2**14 < max(held) <= 2 * 4 * 2**14
+
+
+@pytest.mark.parametrize("rows", [200, 50_000])
 def test_the_head_has_them(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_products, "ROWS", rows)
+    monkeypatch.setattr(cpu_products, "PIECE", rows)
     monkeypatch.setitem(loss.LOGITS, "cpu", 1000)
     draw = torch.Generator().manual_seed(3)
     given = [torch.randn(shape, generator=draw, requires_grad=True) for shape in ((40, 12), (65, 12), (65,))]
