@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from neural.cpp import building
 from neural.training import cpu_library
 from neural.training.cpu_kernels import CpuKernels, cpu_kernels
 
@@ -183,6 +185,21 @@ def test_without_a_compiler_all_of_it_is_torchs(monkeypatch: pytest.MonkeyPatch)
     torch.manual_seed(3)
     assert torch.equal(dropped, F.dropout(torch.ones(100), 0.5))
     assert torch.equal(cpu_library.transposed(torch.eye(3)), torch.eye(3))
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the instructions are those of x86")
+@pytest.mark.parametrize("without", [("avx512f",), ("avx512f", "avx2", "avx")], ids=str)
+def test_a_machine_of_fewer_instructions_gives_the_same_numbers(
+    without: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qkv = heads(2, 130, 4, 2, 24)
+    here = attend(qkv, 0.3, seed=1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(building, "FLAGS", (*building.FLAGS, *(f"-mno-{name}" for name in without)))
+    there = building.load.__wrapped__(cpu_library.KERNELS)
+    monkeypatch.setattr(cpu_library, "library", lambda: there)
+    for one, other in zip(attend(qkv, 0.3, seed=1), here, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_said_where_it_is_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
