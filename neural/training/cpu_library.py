@@ -22,7 +22,7 @@ class Dropping(ctypes.Structure):
 P, N = ctypes.c_void_p, ctypes.c_int64
 KERNELS = Library(
     name="kernels",
-    what="attention and dropout",
+    what="the library of attention and dropout",
     folder=Path(__file__).parent / "source",
     instead="torch's, which are slower",
     flags=("-fopenmp",),  # whose threads are torch's
@@ -50,7 +50,7 @@ def compile_kernels(say: Callable[[str], None]) -> None:
     try:
         prepare(KERNELS, say)
     except NeuralError as error:
-        say(f"note: {error.diagnostics[0].title}: they are torch's")
+        say(f"note: {error.diagnostics[0].title}; torch's own are slower")
 
 
 def attend(

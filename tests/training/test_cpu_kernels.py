@@ -84,10 +84,33 @@ def test_elements_and_calls_are_dropped_independently() -> None:
         "columns": first[:, 1:] * first[:, :-1],
         "rows": first[1:] * first[:-1],
         "words": first[:, 4:] * first[:, :-4],
+        "draws": first[:, 32:] * first[:, :-32],
+        "pieces": first.flatten()[4096:] * first.flatten()[:-4096],
     }
     for name, both in pairs.items():
         assert both.mean().item() == pytest.approx(rate**2, abs=5 * deviation), name
     assert first.mean(0).std().item() == pytest.approx((rate * (1 - rate) / 1000) ** 0.5, rel=0.1)
+
+
+def test_weights_of_attention_are_dropped_independently() -> None:
+    """Those of two texts, heads, queries or keys: both as often as the square of the rate."""
+    length, rate = 256, 0.2
+    q, k, _ = heads(2, length, 2, 2, length)
+    unit = torch.eye(length).expand(2, 2, length, length).clone().requires_grad_()
+    dropped = (attend([q * 0, k, unit], rate, seed=3)[0] == 0).double()  # (B, H, T, T)
+    seen = torch.ones(length, length).tril().bool()
+    pairs = {
+        "alone": (dropped**0.5, seen),
+        "texts": (dropped[0] * dropped[1], seen),
+        "heads": (dropped[:, 0] * dropped[:, 1], seen),
+        "queries": (dropped[:, :, 1:] * dropped[:, :, :-1], seen[:-1]),
+        "keys": (dropped[..., 1:] * dropped[..., :-1], seen[:, 1:]),
+        "blocks of queries": (dropped[:, :, 64:] * dropped[:, :, :-64], seen[:-64]),
+        "blocks of keys": (dropped[..., 64:] * dropped[..., :-64], seen[:, 64:]),
+    }
+    for name, (both, there) in pairs.items():
+        expected, found = rate if name == "alone" else rate**2, both[..., there]
+        assert found.mean().item() == pytest.approx(expected, abs=5 * (expected / found.numel()) ** 0.5), name
 
 
 def test_the_gradient_is_dropped_as_the_value_was() -> None:
