@@ -144,8 +144,8 @@ def buffer_bytes(block: Block) -> int:
 
 def copies_bytes(block: Block, layout: Layout, precision: str, *, checkpointing: bool = False) -> int:
     """What stands beside weights and gradients: autocast's copies of matrices, of blocks that are computed again those
-    of one; where slices are gathered, the whole of two blocks and of what is in none; the buckets in which DDP
-    exchanges gradients.
+    of one; where slices are gathered, the whole of two blocks and of what is in none, and the gradient of one and what
+    that of the one before is sent from; the buckets in which DDP exchanges gradients.
     """
     found = 0
     if precision != "float32":
@@ -158,7 +158,7 @@ def copies_bytes(block: Block, layout: Layout, precision: str, *, checkpointing:
         rest = FLOAT * count_parameters(block) - sum(
             FLOAT * n.copies * count_parameters(n.layer) for n in block.nodes if isinstance(n.layer, Block)
         )
-        found += 2 * max(blocks, default=0) + rest
+        found += 4 * max(blocks, default=0) + rest
     elif layout.devices > 1 and layout.tensor == 1:
         found += FLOAT * count_parameters(block)
     return found
