@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from neural.cpp.building import compiler
 from neural.training import compiling
 from neural.training.distributed.parallel import Parallel
 from neural.training.loop import train
@@ -18,6 +19,7 @@ from tests.training.test_loop import assert_same_bits
 from tests.training.test_step import sequences
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+ATTENTION = "own attention" if compiler() else "torch's attention"
 
 
 def test_a_compiled_training_is_the_same_and_goes_on(
@@ -87,7 +89,7 @@ def test_the_command_says_how_it_trains(make_run, capsys: pytest.CaptureFixture[
     run = make_run(steps=1)
     train(run, report=PlainReport())
     line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("cpu, "))
-    assert line == "cpu, 1 thread · float32 · not compiled · own attention · activations kept"
+    assert line == f"cpu, 1 thread · float32 · not compiled · {ATTENTION} · activations kept"
     record = json.loads((run.path / "run.json").read_text())["execution"]
     assert (record["device"], record["shares"], record["precision"]) == ("cpu", 1, "float32")
 
@@ -101,5 +103,5 @@ def test_a_run_that_goes_on_in_another_way_says_so(make_run, capsys: pytest.Capt
     record["execution"] |= {"device": "NVIDIA H100", "precision": "bfloat16", "compiled": True}
     (run.path / "run.json").write_text(json.dumps(record))
     train(Run.open(run.path), report=PlainReport())
-    before = "NVIDIA H100 · bfloat16 · compiled · own attention · activations kept"
+    before = f"NVIDIA H100 · bfloat16 · compiled · {ATTENTION} · activations kept"
     assert f"note: until step 2 it was: {before}" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from neural.cpp import building
 from neural.training import cpu_library
 from neural.training.cpu_kernels import CpuKernels, cpu_kernels
 
+pytestmark = pytest.mark.skipif(building.compiler() is None, reason="no C++ compiler")
 SHAPES = {  # batch, length, heads, heads of keys and values, width of a head
     "one group": (2, 64, 2, 2, 8),
     "a group that is not full": (2, 100, 3, 3, 16),
