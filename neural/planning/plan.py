@@ -186,7 +186,8 @@ def plan(
     if checkpointing is None:
         checkpointing = bool(settings.execution.get("activation_checkpointing"))
     if setting.device == "cpu":
-        threads = own_sequences(graph, own_batch, available_cores()) if layout == ALONE else 1
+        cores = available_cores() if layout == ALONE else 1
+        threads = own_sequences(graph, own_batch, cores, checkpointing=checkpointing)
         setting = replace(setting, own_kernels=not checkpointing and compiler() is not None, threads=threads)
     share = autocast(split_network(graph, layout.tensor).network if layout.tensor > 1 else graph, precision)
     parts = _parts(graph.block, setting, activations(share.block, setting, checkpointing=checkpointing))

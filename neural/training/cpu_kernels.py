@@ -8,6 +8,7 @@ stored; and attention weights never leave the cache.
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from neural.training.cpu_library import Dropping
 from neural.training.loss import Batch
 
 HANDLED = (torch.float32, torch.bfloat16)
+ONE_AT_A_TIME = Lock()
 
 
 class CpuKernels(TorchFunctionMode):
@@ -44,10 +46,31 @@ class CpuKernels(TorchFunctionMode):
             return CausalAttention.apply(q, k, v, scale, self.dropping(rate))
         if function is F.linear and cpu_products.takes(*given[:2]):
             return cpu_products.Linear.apply(*given, *[None] * (3 - len(given)))
+        if _drops(function, given, named):
+            return self.drawn_by_torch(function, given, named)
         return function(*given, **named)
+
+    def drawn_by_torch(self, function: Any, given: tuple, named: dict[str, Any]) -> torch.Tensor:
+        """Threads would take torch's one generator in any order: each draw has a seed from its own thread's."""
+        with ONE_AT_A_TIME:
+            before = torch.get_rng_state()
+            torch.default_generator.manual_seed(int(self.random.integers(2**63)))
+            try:
+                return function(*given, **named)
+            finally:
+                torch.set_rng_state(before)
 
     def dropping(self, rate: float) -> Dropping:
         return Dropping(int(self.random.integers(2**64, dtype=np.uint64)) if rate else 0, _threshold(rate))
+
+
+def _drops(function: Any, given: tuple, named: dict[str, Any]) -> bool:
+    """Whether it is one that may drop something, and is to."""
+    place = {F.dropout: ("p", 1, 0.5), F.scaled_dot_product_attention: ("dropout_p", 4, 0.0)}.get(function)
+    if place is None:
+        return False
+    name, position, default = place
+    return named.get(name, given[position] if len(given) > position else default) > 0
 
 
 def _threshold(rate: float) -> int:
@@ -146,3 +169,9 @@ def cpu_kernels(model: nn.Module, batch: Batch, threads: int = 1) -> list[CpuKer
 def recomputes(model: nn.Module) -> bool:
     """Whether the model's source has blocks that keep no activations."""
     return "checkpointed" in getattr(type(model).forward, "__globals__", {})
+
+
+def drops(model: nn.Module) -> bool:
+    """Whether anything is dropped while the model trains."""
+    rates = (getattr(m, name, 0.0) for m in model.modules() for name in ("p", "attention_dropout"))
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from neural.training import cpu_library
 from neural.training.distributed.parallel import Parallel
 from neural.training.shares import Shares, alone
 from neural.training.step import accumulate_gradients
@@ -35,7 +36,10 @@ def test_the_gradient_is_that_of_one_thread(model: nn.Module, size: int, threads
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_bits_are_the_same_every_time(make_run) -> None:
+@pytest.mark.parametrize("whose", ["own", "torch's"])
+def test_the_bits_are_the_same_every_time(make_run, whose: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if whose == "torch's":
+        monkeypatch.setattr(cpu_library, "library", lambda: None)
     model = make_run(dropout=0.3).new_model().train()
     found = []
     for _ in range(5):
@@ -74,3 +78,11 @@ def test_who_takes_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert alone(nn.Linear(4, 4), 3).count == 3
     for model, batch in ((nn.Linear(4, 4), 1), (nn.Linear(2**13, 2**13, device="meta"), 12), (nn.BatchNorm1d(4), 12)):
         assert type(alone(model, batch)) is Parallel
+
+
+def test_what_torch_drops_again_is_not_among_threads(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks that are computed again take its one generator back and forth."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    for again, rate in ((True, 0.1), (True, 0.0), (False, 0.1)):
+        made = make_run(f"{again} {rate}", dropout=rate, execution={"activation_checkpointing": again})
+        assert isinstance(alone(made.new_model(), 4), Shares) is not (again and rate > 0)
