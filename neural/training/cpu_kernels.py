@@ -105,7 +105,7 @@ def _attention_call(
     precision of products, rate and scale."""
     if not is_causal or attn_mask is not None or q.dim() != 4 or not _is_ours(q, k, v, rate=dropout_p):
         return None
-    if q.shape[2:] != k.shape[2:] or k.shape != v.shape or not (enable_gqa or q.size(1) == k.size(1)):
+    if not q.numel() or q.shape[2:] != k.shape[2:] or k.shape != v.shape or not (enable_gqa or q.size(1) == k.size(1)):
         return None
     if torch.is_autocast_enabled("cpu"):
         q, k, v = (x.to(torch.get_autocast_dtype("cpu")) for x in (q, k, v))

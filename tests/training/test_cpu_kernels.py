@@ -166,6 +166,13 @@ def test_without_dropout_attention_is_torchs(shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(0, 2, 5, 4), (2, 2, 0, 4), (2, 2, 5, 0)], ids=str)
+def test_nothing_is_attended_to(shape: tuple[int, ...]) -> None:
+    x = torch.empty(shape)
+    with CpuKernels(1):
+        assert F.scaled_dot_product_attention(x, x, x, is_causal=True, scale=1.0).shape == shape
+
+
 def test_large_scores_do_not_overflow() -> None:
     q, k, v = heads(1, 130, 2, 2, 8)
     qkv = [q.detach().mul(200).requires_grad_(), k, v]
