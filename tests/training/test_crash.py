@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from neural.diagnostics.diagnostic import NeuralError
+from neural.training.checkpoint import Checkpoint
 from neural.training.durable import TEMPORARY
 from neural.training.loop import train
 from neural.training.metrics import read_metrics
@@ -19,9 +20,7 @@ from neural.training.run import Run
 from tests.training.processes import outcome_file, start_training
 from tests.training.test_loop import assert_same_bits, measured
 
-KILLS = int(
-    os.environ.get("NEURAL_KILLS", "6")
-)  # 50 for the whole proof: NEURAL_KILLS=50 pytest tests/training/test_crash.py
+KILLS = int(os.environ.get("NEURAL_KILLS", "6"))  # for the whole proof: NEURAL_KILLS=200 pytest this file
 
 
 def test_kill_9_at_random_moments_loses_no_whole_checkpoint(make_run) -> None:
@@ -78,16 +77,30 @@ def small_disk(tmp_path: Path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_full_disk(make_run, small_disk: Path) -> None:
-    run = make_run("disk/run", save_every=1, keep=50)
-    with pytest.raises(NeuralError) as stopped:
-        train(run)
-    diagnostic = stopped.value.diagnostics[0]
-    assert diagnostic.code == "N859" and "No space left" in diagnostic.title
-    steps = run.checkpoints.steps()
-    assert steps and f"step-{steps[-1]:06} is whole" in diagnostic.notes[0]
-    assert {path.name for path in run.checkpoints.folder.iterdir()} == {f"step-{step:06}" for step in steps}
-    assert run.checkpoints.latest(pytest.fail).state.step == steps[-1]
+def test_a_full_disk_that_is_enlarged_a_little_each_time(make_run, small_disk: Path) -> None:
+    """Full at each place of a save, and of what is written between saves."""
+    run, rng = make_run("disk/run", save_every=1, keep=50), random.Random(4)
+    size, full, steps = 400, 0, []
+    while Run.open(run.path).record.state != "finished":
+        before = steps
+        try:
+            train(Run.open(run.path))
+        except NeuralError as stopped:
+            diagnostic = stopped.diagnostics[0]
+            assert diagnostic.code == "N859" and "No space left" in diagnostic.title
+            full += 1
+            size += 4 * rng.randint(1, 16)
+            subprocess.run(["mount", "-o", f"remount,size={size}k", small_disk], check=True)
+        steps = run.checkpoints.steps()
+        assert steps[: len(before)] == before
+        assert {path.name for path in run.checkpoints.folder.iterdir()} == {f"step-{step:06}" for step in steps}
+        for step in steps:
+            assert Checkpoint.open(run.checkpoints.path(step)).state.step == step
+    assert full > 10 and steps == list(range(1, 41))
+    straight = make_run("straight")
+    train(straight)
+    assert_same_bits(run, straight, 40)
+    assert measured(run) == measured(straight)
 
 
 def test_a_full_disk_while_a_run_is_made_leaves_nothing(make_run, small_disk: Path, tmp_path: Path) -> None:

@@ -71,16 +71,17 @@ def assert_torch_reads(run: Run, step: int) -> None:
         assert np.array_equal(joined[name], tensor.numpy()), name
 
 
+@pytest.mark.parametrize("shape", ["gpt", "llama"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_saved_by_two_and_resumed_by_one_and_by_four(make_run, strategy: str) -> None:
-    file = HERE / "gpt.neural"
-    alone, two = make_run("alone", file=file, steps=20), make_run("two", file=file, steps=20)
+def test_saved_by_two_and_resumed_by_one_and_by_four(make_run, shape: str, strategy: str) -> None:
+    file = HERE / f"{shape}.neural"
+    alone, two = make_run("alone", file=file), make_run("two", file=file)
     train(alone)
-    assert train_together(two.path, 2, strategy, stop_at=9) == {"state": "stopped", "step": 9}
+    assert train_together(two.path, 2, strategy, stop_at=19) == {"state": "stopped", "step": 19}
     four = two.path.with_name("four")
     shutil.copytree(two.path, four)
     train(Run.open(two.path))
-    assert train_together(four, 4, strategy) == {"state": "finished", "step": 20}
+    assert train_together(four, 4, strategy) == {"state": "finished", "step": 50}
     assert_same_losses(alone.path, two.path)
     assert_same_losses(alone.path, four)
 
