@@ -259,17 +259,12 @@ def table_bytes(block: Block, setting: Setting, *, accumulates: bool) -> int:
     return setting.threads * max(tables, default=0)
 
 
-def own_sequences(network: Network, batch: int, cores: int, *, checkpointing: bool) -> int:
-    """How many threads of a CPU have sequences of their own, in a small model of which every row is one by itself.
-
-    None with dropout in blocks that are computed again, as torch has one generator for all.
-    """
+def own_sequences(network: Network, batch: int, cores: int) -> int:
+    """How many threads of a CPU have sequences of their own, in a small model of which every row is one by itself."""
     layers = [node.layer for _, node, _, _ in primitives(network.block)]
     small = count_parameters(network.block) <= PARAMETERS
     independent = not any(isinstance(layer, BatchNormalization) for layer in layers)
-    rates = [x.rate if isinstance(x, Dropout) else x.dropout for x in layers if isinstance(x, Dropout | Attention)]
-    drawn = checkpointing and any(rate.value > 0 for rate in rates)
-    return min(cores, THREADS, batch) if small and independent and not drawn else 1
+    return min(cores, THREADS, batch) if small and independent else 1
 
 
 def cache_bytes(network: Network, setting: Setting, *, windowed: bool) -> int:

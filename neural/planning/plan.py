@@ -187,8 +187,8 @@ def plan(
         checkpointing = bool(settings.execution.get("activation_checkpointing"))
     if setting.device == "cpu":
         cores = available_cores() if layout == ALONE else 1
-        threads = own_sequences(graph, own_batch, cores, checkpointing=checkpointing)
-        setting = replace(setting, own_kernels=not checkpointing and compiler() is not None, threads=threads)
+        threads = own_sequences(graph, own_batch, cores)
+        setting = replace(setting, own_kernels=compiler() is not None, threads=threads)
     share = autocast(split_network(graph, layout.tensor).network if layout.tensor > 1 else graph, precision)
     parts = _parts(graph.block, setting, activations(share.block, setting, checkpointing=checkpointing))
     tokens = setting.sequence(graph.block.inputs[0])

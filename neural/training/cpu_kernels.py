@@ -8,6 +8,8 @@ stored; and attention weights never leave the cache.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from copy import deepcopy
 from threading import Lock
 from typing import Any
 
@@ -15,7 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode
+from torch.utils.checkpoint import checkpoint
 
 from neural.training import cpu_library, cpu_products
 from neural.training.cpu_library import Dropping
@@ -158,20 +161,25 @@ def _rows(*tensors: torch.Tensor) -> list[torch.Tensor]:
 def cpu_kernels(model: nn.Module, batch: Batch, threads: int = 1) -> list[CpuKernels | None]:
     """For each thread that takes a part of the batch; None where torch must do it.
 
-    Seeded by torch's own generator, whose state a checkpoint holds. What is computed again in the backward pass must be
-    dropped as before, which torch sees to for its own generator only.
+    Seeded by torch's own generator, whose state a checkpoint holds.
     """
     inputs, _ = batch
-    ours = inputs.device.type == "cpu" and not recomputes(model)
-    return [CpuKernels(int(torch.randint(2**63 - 1, ()))) if ours else None for _ in range(threads)]
+    if inputs.device.type != "cpu":
+        return [None] * threads
+    source = type(model).forward.__globals__
+    if source.get(checkpoint.__name__) is checkpoint:
+        source[checkpoint.__name__] = checkpoint_by_kernels
+    return [CpuKernels(int(torch.randint(2**63 - 1, ()))) for _ in range(threads)]
 
 
-def recomputes(model: nn.Module) -> bool:
-    """Whether the model's source has blocks that keep no activations."""
-    return "checkpointed" in getattr(type(model).forward, "__globals__", {})
+def checkpoint_by_kernels(block: nn.Module, *given: object, use_reentrant: bool) -> torch.Tensor:
+    """torch's `checkpoint` for generated source: kernels compute again what they computed, and drop as before.
 
-
-def drops(model: nn.Module) -> bool:
-    """Whether anything is dropped while the model trains."""
-    rates = (getattr(m, name, 0.0) for m in model.modules() for name in ("p", "attention_dropout"))
-    return any(isinstance(rate, float) and rate > 0 for rate in rates)
+    torch leaves function modes before it computes again, and sees to its own generator only, one for all threads.
+    """
+    kernels = _get_current_function_mode()
+    how: dict[str, Any] = {"use_reentrant": use_reentrant}
+    if isinstance(kernels, CpuKernels):
+        both = nullcontext(), deepcopy(kernels)
+        how |= {"preserve_rng_state": False, "context_fn": lambda: both}
+    return checkpoint(block, *given, **how)

@@ -10,7 +10,7 @@ from neural.compiler import Program
 from neural.graph.graph import primitives
 from neural.layers.attention import Attention
 from neural.planning.saved import sees_all_before
-from neural.training.cpu_kernels import HANDLED, recomputes
+from neural.training.cpu_kernels import HANDLED
 from neural.training.cpu_library import library
 from neural.training.distributed.parallel import Parallel
 from neural.training.shares import Shares
@@ -64,6 +64,6 @@ def _attention(program: Program, parallel: Parallel, device: torch.device) -> st
     layers = [layer for layer in nodes if isinstance(layer, Attention)]
     if not layers:
         return None
-    kernels = device.type == "cpu" and parallel.loss.compiled is None and not recomputes(parallel.model)
+    kernels = device.type == "cpu" and parallel.loss.compiled is None
     handled = getattr(torch, parallel.loss.precision) in HANDLED and all(sees_all_before(layer) for layer in layers)
     return "own" if kernels and handled and library() is not None else "torch's"

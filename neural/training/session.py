@@ -15,7 +15,6 @@ from neural.diagnostics.diagnostic import fail
 from neural.graph.settings import Train
 from neural.training.checkpoint import Checkpoint, TrainingState
 from neural.training.compiling import compile_where_it_wins, warm_up
-from neural.training.cpu_kernels import recomputes
 from neural.training.cpu_library import compile_kernels
 from neural.training.data import TrainingData
 from neural.training.distributed.parallel import Parallel
@@ -86,7 +85,7 @@ class Session:
         """Compile what is to be compiled, and how the training is then carried out. All processes call it."""
         if self.parallel.loss.compiled is not None:
             warm_up(self.parallel, to_device(self.share.batch(0), self.device), say)
-        elif self.device.type == "cpu" and not recomputes(self.model):
+        elif self.device.type == "cpu":
             compile_kernels(say)
         return Execution.of(self.run.program, self.parallel, self.device)
 

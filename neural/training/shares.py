@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from neural.planning.memory import PARAMETERS, THREADS
-from neural.training.cpu_kernels import CpuKernels, drops, recomputes
+from neural.training.cpu_kernels import CpuKernels
 from neural.training.distributed.parallel import Parallel
 from neural.training.loss import Batch
 
@@ -84,7 +84,6 @@ def alone(model: nn.Module, batch_size: int) -> Parallel:
     """How one process trains a model best on its device."""
     small = sum(p.numel() for p in model.parameters()) <= PARAMETERS
     independent = not any(isinstance(m, _BatchNorm) for m in model.modules())
-    independent &= not (recomputes(model) and drops(model))  # which takes torch's one generator back and forth
     count = min(torch.get_num_threads(), THREADS, batch_size)
     on_cpu = next(model.parameters()).device.type == "cpu"
     return Shares(model, count) if on_cpu and small and independent and count > 1 else Parallel(model)

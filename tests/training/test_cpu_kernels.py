@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from neural.cpp import building
 from neural.training import cpu_library
-from neural.training.cpu_kernels import CpuKernels, cpu_kernels
+from neural.training.cpu_kernels import CpuKernels
 
 pytestmark = pytest.mark.skipif(building.compiler() is None, reason="no C++ compiler")
 SHAPES = {  # batch, length, heads, heads of keys and values, width of a head
@@ -271,13 +271,3 @@ def test_what_is_not_ours_is_torchs() -> None:
 
 def _cut(given: dict) -> dict:
     return {name: value[:60, :60] if name == "attn_mask" else value for name, value in given.items()}
-
-
-def test_torch_draws_where_it_draws_again(make_run) -> None:
-    """Blocks that are computed twice must be dropped twice in the same way."""
-    batch = (torch.zeros(2, 8, dtype=torch.int64),) * 2
-    plain, again = (make_run(name, dropout=0.1) for name in ("plain", "again"))
-    assert isinstance(cpu_kernels(plain.new_model(), batch)[0], CpuKernels)
-    model = again.new_model()
-    type(model).forward.__globals__["checkpointed"] = None
-    assert cpu_kernels(model, batch, 2) == [None, None]

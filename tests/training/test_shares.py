@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from neural.training import cpu_library
+from neural.training.cpu_kernels import CpuKernels
 from neural.training.distributed.parallel import Parallel
 from neural.training.shares import Shares, alone
 from neural.training.step import accumulate_gradients
+
+GPT = Path(__file__).parent / "distributed" / "gpt.neural"
 
 
 @pytest.fixture
@@ -80,9 +87,26 @@ def test_who_takes_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         assert type(alone(model, batch)) is Parallel
 
 
-def test_what_torch_drops_again_is_not_among_threads(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks that are computed again take its one generator back and forth."""
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    for again, rate in ((True, 0.1), (True, 0.0), (False, 0.1)):
-        made = make_run(f"{again} {rate}", dropout=rate, execution={"activation_checkpointing": again})
-        assert isinstance(alone(made.new_model(), 4), Shares) is not (again and rate > 0)
+@pytest.mark.parametrize("whose", ["own", "torch's"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_blocks_that_are_computed_again_give_the_same_bits(
+    make_run, monkeypatch: pytest.MonkeyPatch, threads: int, whose: str
+) -> None:
+    """What was dropped is dropped again, by the kernels of the thread that dropped it."""
+    if whose == "torch's":
+        monkeypatch.setattr(cpu_library, "library", lambda: None)
+    calls: list[Any] = []
+    kernels = CpuKernels.__torch_function__
+    monkeypatch.setattr(CpuKernels, "__torch_function__", lambda *given: calls.append(given[1]) or kernels(*given))
+    found, attended = [], []
+    for again in (False, True):
+        execution = {"activation_checkpointing": again}
+        torch.manual_seed(1)
+        model = make_run(f"{again}", file=GPT, dropout=0.3, execution=execution).new_model().train()
+        torch.manual_seed(4)
+        calls.clear()
+        found.append(gradients(Shares(model, threads) if threads > 1 else Parallel(model), batches(6)))
+        attended.append(calls.count(F.scaled_dot_product_attention))
+    assert torch.equal(found[0][0], found[1][0])
+    assert all(torch.equal(one, other) for one, other in zip(found[0][1], found[1][1], strict=True))
+    assert attended[1] == 2 * attended[0] > 0

@@ -100,6 +100,25 @@ def test_stopping_changes_no_bit_of_two_processes_with_dropout(make_run, strateg
     assert len(state.others) == 1 and not torch.equal(state.others[0].cpu, state.randomness.cpu)
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_blocks_that_are_computed_again(make_run, strategy: str, dropout: float) -> None:
+    """The same bits as of as many processes that keep activations."""
+    runs = [
+        make_run(
+            f"{again}",
+            file=HERE / "gpt.neural",
+            steps=6,
+            dropout=dropout,
+            execution={"activation_checkpointing": again},
+        )
+        for again in (False, True)
+    ]
+    for run in runs:
+        assert train_together(run.path, 2, strategy) == {"state": "finished", "step": 6}
+    assert_same_bits(*runs, 6)
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize(("size", "strategy", "tensor"), [(2, "fsdp", None), (2, "tp", None), (4, "fsdp", 2)])
 def test_half_precision(make_run, precision: str, size: int, strategy: str, tensor: int | None) -> None:
