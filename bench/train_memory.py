@@ -5,9 +5,9 @@ without activation checkpointing. "words" is a small model of a large vocabulary
 
 Each result goes to bench/results/plan_memory_<date>.json at once, among those of the same day.
 
-Each training is `neural train` as people type it, on the CPU, for some steps. Measured is the most that the process had
-in memory (its resident set), by the system's account: weights and activations, and Python, torch, what the libraries
-of products hold, and fragments of the heap.
+Each training is `neural train` as people type it, on the CPU, for some steps, with a checkpoint written beside each.
+Measured is the most that the process had in memory (its resident set), by the system's account: weights and
+activations, and Python, torch, what the libraries of products hold, and fragments of the heap.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ TEXT = "the quick brown fox jumps over a lazy dog and sings of liquor, jugs and 
 def program_of(example: str, batch: int, passes: int, precision: str, again: bool, folder: Path) -> Path:
     """The example with that batch, in so many forward passes a step."""
     sizes = f"batch_size: {batch} gradient_accumulation: {passes}"
-    train = f"train {{ steps: {STEPS} {sizes} gradient_clip: 1.0 log_every: 1 eval_batches: 1 }}"
+    train = f"train {{ steps: {STEPS} {sizes} gradient_clip: 1.0 log_every: 1 save_every: 1 eval_batches: 1 }}"
     execution = f'execution {{ device: "cpu" precision: "{precision}" activation_checkpointing: {str(again).lower()} }}'
     text = (EXAMPLES / f"{example}.neural").read_text()
     path = folder / f"{example}.neural"

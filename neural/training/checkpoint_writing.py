@@ -34,28 +34,35 @@ from neural.training.weights import weights
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What one of the writers puts into a checkpoint."""
+    """What one of the writers puts into a checkpoint. buffers: those of `model` that a forward pass changes."""
 
     name: str
     model: dict[str, Piece]
     moments: dict[str, Piece]
     state: dict[str, Any]
+    buffers: frozenset[str]
 
     @classmethod
     def take(cls, parallel: Parallel, optimizer: torch.optim.Optimizer, state: TrainingState) -> Self:
         """Of the tensors themselves: the next step changes them. All writers call it."""
         model, moments = weights(parallel.model), optimizer_tensors(parallel.model, optimizer)
-        said = state.to_json(parallel.model)
-        return cls(checkpoint_name(state.step), parallel.pieces(model), parallel.pieces(moments), said)
+        said, buffers = state.to_json(parallel.model), frozenset(name for name, _ in parallel.model.named_buffers())
+        return cls(checkpoint_name(state.step), parallel.pieces(model), parallel.pieces(moments), said, buffers)
 
     @property
     def nbytes(self) -> int:
         return sum(piece.tensor.nbytes for piece in (*self.model.values(), *self.moments.values()))
 
-    def copied(self) -> Self:
-        """With copies on the host, which the next step does not touch."""
+    @property
+    def device(self) -> str:
+        """Where the weights are: "cpu" or "cuda"."""
+        return next((piece.tensor.device.type for piece in self.model.values()), "cpu")
+
+    def copied(self, *, everything: bool) -> Self:
+        """With copies on the host, which the next step does not touch; or only of what it changes before its update."""
         model, moments = (
-            {name: piece.copied() for name, piece in pieces.items()} for pieces in (self.model, self.moments)
+            {name: piece.copied() if everything or name in self.buffers else piece for name, piece in pieces.items()}
+            for pieces in (self.model, self.moments)
         )
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()

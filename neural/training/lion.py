@@ -27,7 +27,9 @@ class Lion(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 state = self.state[parameter]
-                average = state.setdefault("exp_avg", torch.zeros_like(parameter))
+                if not state:
+                    state["exp_avg"] = torch.zeros_like(parameter)
+                average = state["exp_avg"]
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(average.lerp(parameter.grad, 1 - first).sign_(), alpha=-group["lr"])
                 average.lerp_(parameter.grad, 1 - second)

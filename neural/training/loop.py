@@ -76,7 +76,7 @@ def train(
         end = _end(session, stop_at)
         place = _place(chosen, world)
         told = report or terminal_report(run, place) if world.leads else Silence()
-        saver = Saver(run.checkpoints, session.parallel, session.train.keep_checkpoints)
+        saver = Saver(run.checkpoints, session.parallel, session.optimizer, session.train.keep_checkpoints)
         with MetricsLog(run.path, session.resumed) if world.leads else NoLog() as log, told as shown, saver:
             trainer = _Trainer(session, log, shown, sample, place, saver)
             trainer.begin()
@@ -267,7 +267,7 @@ class _Trainer:
         self.log.flush()
         randomness = session.all_randomness(RandomState.capture(session.device))
         state = session.state(randomness, self.validation_loss)
-        self.saver.save(session.optimizer, state, wait=wait)
+        self.saver.save(state, wait=wait)
         self.saved = session.step
 
     def finish(self, state: str) -> None:

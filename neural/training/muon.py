@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
@@ -32,6 +33,10 @@ class MuonWithAdamW:
     @property
     def state(self) -> dict[nn.Parameter, dict[str, torch.Tensor]]:
         return {parameter: state for part in self.parts for parameter, state in part.state.items()}
+
+    def register_step_pre_hook(self, hook: Callable[..., None]) -> RemovableHandle:
+        """Called before a step, as torch does it."""
+        return self.parts[0].register_step_pre_hook(hook)
 
     def step(self) -> None:
         for part in self.parts:
