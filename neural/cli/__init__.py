@@ -6,6 +6,7 @@ import os
 import sys
 
 from neural.diagnostics.diagnostic import Diagnostic, NeuralError
+from neural.diagnostics.out_of_memory import asked_for, is_out_of_memory
 
 SYSTEM_ERRORS = {
     "ENOSPC": "the disk is full",
@@ -88,6 +89,9 @@ def _failed(error: Exception) -> int:
     if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get((error.name or "").partition(".")[0])):
         hint = f"pip install 'neural-dsl[{extra}]'"
         return _show((Diagnostic("N015", f"this needs {error.name}, which is not installed", hint=hint),))
+    if is_out_of_memory(error):
+        hint = "free some, or ask for less: a shorter context, a smaller batch or model"
+        return _show((Diagnostic("N016", f"memory ran out{asked_for(error)}", hint=hint),))
     if os.environ.get("NEURAL_TRACEBACK"):
         raise error
     print(

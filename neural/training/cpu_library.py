@@ -27,8 +27,8 @@ KERNELS = Library(
     instead="torch's, which are slower",
     flags=("-fopenmp",),  # whose threads are torch's
     functions={
-        "attention_forward": (None, (P, ctypes.c_float, ctypes.POINTER(Dropping), P, P)),
-        "attention_backward": (None, (P, ctypes.c_float, ctypes.POINTER(Dropping), P, P)),
+        "attention_forward": (ctypes.c_bool, (P, ctypes.c_float, ctypes.POINTER(Dropping), P, P)),
+        "attention_backward": (ctypes.c_bool, (P, ctypes.c_float, ctypes.POINTER(Dropping), P, P)),
         "dropout_float32": (None, (ctypes.POINTER(Dropping), P, P, N)),
         "dropout_bfloat16": (None, (ctypes.POINTER(Dropping), P, P, N)),
         "transposed": (None, (P, P, N, N, N)),
@@ -60,7 +60,7 @@ def attend(
     logarithms of the sums of exp of the scores, (B, H, T).
     """
     out, logs = _heads_together(q), q.new_empty(q.shape[:3])
-    library().attention_forward(_sizes(q, k), scale, dropping, _views(q, k, v, out), logs.data_ptr())
+    _require(library().attention_forward(_sizes(q, k), scale, dropping, _views(q, k, v, out), logs.data_ptr()))
     return out, logs
 
 
@@ -75,7 +75,7 @@ def attend_backward(
     """The slopes by q, k and v, which were given, of what `attend` gave, whose slope is known. All float32."""
     slopes = tuple(_heads_together(x) for x in given)
     views = _views(*given, out, slope, *slopes)
-    library().attention_backward(_sizes(*given[:2]), scale, dropping, views, logs.data_ptr())
+    _require(library().attention_backward(_sizes(*given[:2]), scale, dropping, views, logs.data_ptr()))
     return slopes
 
 
@@ -95,6 +95,11 @@ def transposed(matrix: torch.Tensor) -> torch.Tensor:
     copy = matrix.new_empty(matrix.shape[::-1])
     library().transposed(copy.data_ptr(), matrix.data_ptr(), *matrix.shape, matrix.stride(0))
     return copy
+
+
+def _require(done: bool) -> None:
+    if not done:
+        raise MemoryError("there was none for a head's keys and values")
 
 
 def _heads_together(x: torch.Tensor) -> torch.Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -33,6 +31,7 @@ from neural.training.report import Report, Silence, Standing, terminal_report
 from neural.training.run import Run
 from neural.training.saver import Saver
 from neural.training.session import Session, choose_device, start
+from neural.training.shortage import shortage_is_said
 from neural.training.signals import StopRequest
 from neural.training.step import NonFiniteStep, StepResult
 
@@ -66,12 +65,12 @@ def train(
     machine. `sample(model, tokenizer)` writes a text every `sample_every` steps and at the end; what it draws does not
     touch the training. `device`: "auto", "cpu" or "cuda". Of several processes all call it, each with its `world`.
     NeuralError: N807 (`stop_at` lies behind), N808, N810 (the loss is not finite), N852 (another trainer has the run),
-    N859 (the disk is full), N836 to N839 and N841 (several processes), and those of `start`.
+    N859 (the disk is full), N812 (memory ran out), N836 to N839 and N841 (several processes), and those of `start`.
     """
     chosen = choose_device(device)
     again = bool(run.program.settings.execution.get("activation_checkpointing"))
     memory = memory_for(chosen.type, checkpointing=again)
-    with RunLock(run.path) if world.leads else nullcontext(), _full_disk_is_said(run), memory, StopRequest() as stop:
+    with RunLock(run.path) if world.leads else nullcontext(), shortage_is_said(run), memory, StopRequest() as stop:
         session = start(run, chosen, world, layout)
         end = _end(session, stop_at)
         place = _place(chosen, world)
@@ -291,21 +290,3 @@ class _Trainer:
         path = self.session.run.path
         draw_losses(path / "loss.png", path / "metrics.jsonl")
         write_page(self.session.run, self.place)
-
-
-@contextmanager
-def _full_disk_is_said(run: Run) -> Iterator[None]:
-    """A full disk, a quota or a limit on file sizes as N859, which says what is safe."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        steps = run.checkpoints.steps()
-        safe = f"{run.checkpoints.path(steps[-1])} is whole" if steps else "there was no checkpoint yet"
-        fail(
-            "N859",
-            f"the disk took no more while {run.path} was trained: {error.strerror}",
-            notes=(f"{safe}; nothing half-written was left", f"free there: {shutil.disk_usage(run.path).free:,} bytes"),
-            hint=f"make room, then go on: neural train --resume {run.path}",
-        )

@@ -14,7 +14,7 @@ import torch
 from neural.training.cpu_products import linear
 
 SIDE = {"cpu": 768, "cuda": 8192}  # of the square matrices that are multiplied
-TRIES = 5
+TRIES = 20
 
 
 def memory_now(device: torch.device) -> int:

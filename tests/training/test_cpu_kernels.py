@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from neural.cpp import building
 from neural.training import cpu_library
 from neural.training.cpu_kernels import CpuKernels
+from tests.forked.context import CONTEXT
 
 pytestmark = pytest.mark.skipif(building.compiler() is None, reason="no C++ compiler")
 SHAPES = {  # batch, length, heads, heads of keys and values, width of a head
@@ -271,3 +273,23 @@ def test_what_is_not_ours_is_torchs() -> None:
 
 def _cut(given: dict) -> dict:
     return {name: value[:60, :60] if name == "attn_mask" else value for name, value in given.items()}
+
+
+def attend_without_memory() -> None:
+    """Memory of the process for what comes out, and not for a head's keys and values."""
+    torch.set_num_threads(1)
+    q = torch.zeros(1, 1, 2**15, 512)
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + q.nbytes + 2**24,) * 2)
+    try:
+        cpu_library.attend(q, q, q, 1.0, cpu_library.Dropping(0, 0))
+    except MemoryError:
+        os._exit(3)
+
+
+def test_no_memory_is_an_error() -> None:
+    cpu_library.library()
+    process = CONTEXT.Process(target=attend_without_memory)
+    process.start()
+    process.join()
+    assert process.exitcode == 3

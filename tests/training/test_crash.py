@@ -15,6 +15,7 @@ from neural.diagnostics.diagnostic import NeuralError
 from neural.training.checkpoint import Checkpoint
 from neural.training.durable import TEMPORARY
 from neural.training.loop import train
+from neural.training.loss import TrainingLoss
 from neural.training.metrics import read_metrics
 from neural.training.run import Run
 from tests.training.processes import outcome_file, start_training
@@ -109,6 +110,26 @@ def test_a_full_disk_while_a_run_is_made_leaves_nothing(make_run, small_disk: Pa
     with pytest.raises(NeuralError, match="N728"):
         make_run("disk/run", data=data)
     assert list(small_disk.iterdir()) == []
+
+
+def test_memory_that_runs_out_is_one_message_and_leaves_whole_checkpoints(make_run, monkeypatch) -> None:
+    run = make_run(save_every=2)
+
+    def forward(self: TrainingLoss, *given) -> torch.Tensor:
+        return loss(self, *given) if len(run.checkpoints.steps()) < 2 else torch.empty(2**60)
+
+    loss = TrainingLoss.forward
+    monkeypatch.setattr(TrainingLoss, "forward", forward)
+    with pytest.raises(NeuralError) as stopped:
+        train(run)
+    diagnostic = stopped.value.diagnostics[0]
+    assert diagnostic.code == "N812" and f"{4 * 2**60} bytes more were asked for" in diagnostic.title
+    assert f"step-{run.checkpoints.steps()[-1]:06} is whole" in diagnostic.notes[0]
+    monkeypatch.undo()
+    straight = make_run("straight")
+    for one in (run, straight):
+        train(Run.open(one.path))
+    assert_same_bits(run, straight, 40)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(make_run) -> None:

@@ -63,9 +63,15 @@ public:
     explicit Room(size_t count) {
         static thread_local std::unique_ptr<float, decltype(&std::free)> memory(nullptr, &std::free);
         static thread_local size_t size = 0;
-        if (count > size) memory.reset((float *)std::aligned_alloc(64, (size = count) * sizeof(float)));
+        if (count > size) {
+            memory.reset((float *)std::aligned_alloc(64, count * sizeof(float)));
+            size = memory ? count : 0;
+        }
         next_ = memory.get();
     }
+
+    // Whether the system had so much
+    explicit operator bool() const { return next_; }
 
     // A multiple of 16 numbers
     float *take(int64_t count) { return std::exchange(next_, next_ + count); }

@@ -1,18 +1,25 @@
 // What the trainer does on a CPU in place of torch: causal attention, dropout, and a copy that transposes. The threads are
 // OpenMP's, as many as torch has set.
+#include <atomic>
+
 #include "attention.h"
 
-// views: queries, keys, values, and what comes out. log_sums (B, H, T)
-extern "C" void attention_forward(const Sizes *sizes, float scale, const Dropout *dropped, const View *views,
+// views: queries, keys, values, and what comes out. log_sums (B, H, T). False without memory
+extern "C" bool attention_forward(const Sizes *sizes, float scale, const Dropout *dropped, const View *views,
                                   float *log_sums) {
     const Sizes &s = *sizes;
     const Dropout &dropout = *dropped;
     const auto &[q, k, v, out] = *(const View(*)[4])views;
     int64_t n = s.blocks(), width = s.padded(), size = BLOCK * width, group = s.heads / s.kv_heads;
+    std::atomic<bool> done = true;
 #pragma omp parallel for schedule(dynamic)
     for (int64_t task = 0; task < s.batch * s.kv_heads; task++) {
         int64_t b = task / s.kv_heads, kv = task % s.kv_heads;
         Room room((2 * n + 2) * size + 2 * BLOCK * BLOCK);
+        if (!room) {
+            done = false;
+            continue;
+        }
         float *keys = room.take(n * size), *values = room.take(n * size);
         std::fill_n(values + (n - 1) * size, size, 0.0f);
         Head(k, b, kv, s.width).read(values, 0, s.length, width, 1.0f);
@@ -24,19 +31,25 @@ extern "C" void attention_forward(const Sizes *sizes, float scale, const Dropout
                    room);
         }
     }
+    return done;
 }
 
-// views: queries, keys, values, what came out, and the slopes by it, by queries, keys and values
-extern "C" void attention_backward(const Sizes *sizes, float scale, const Dropout *dropped, const View *views,
+// views: queries, keys, values, what came out, and the slopes by it, by queries, keys and values. False without memory
+extern "C" bool attention_backward(const Sizes *sizes, float scale, const Dropout *dropped, const View *views,
                                    const float *log_sums) {
     const Sizes &s = *sizes;
     const Dropout &dropout = *dropped;
     const auto &[q, k, v, out, of_out, of_q, of_k, of_v] = *(const View(*)[8])views;
     int64_t n = s.blocks(), width = s.padded(), size = BLOCK * width, group = s.heads / s.kv_heads, of = s.width;
+    std::atomic<bool> done = true;
 #pragma omp parallel for schedule(dynamic)
     for (int64_t task = 0; task < s.batch * s.kv_heads; task++) {
         int64_t b = task / s.kv_heads, kv = task % s.kv_heads;
         Room room((5 * n + 4) * size + 3 * BLOCK * BLOCK + n * BLOCK);
+        if (!room) {
+            done = false;
+            continue;
+        }
         float *for_k = room.take(n * size), *for_v = room.take(n * size);
         std::fill_n(for_k, 2 * n * size, 0.0f);
         for (int64_t h = kv * group; h < (kv + 1) * group; h++) {
@@ -47,6 +60,7 @@ extern "C" void attention_backward(const Sizes *sizes, float scale, const Dropou
         Head(of_k, b, kv, of).write(for_k, 0, s.length, width, 1.0f);
         Head(of_v, b, kv, of).write(for_v, 0, s.length, width, 1.0f);
     }
+    return done;
 }
 
 constexpr int64_t PIECE = 4096;  // of numbers that one generator decides about
