@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from types import FrameType
 
 from neural.diagnostics.diagnostic import Diagnostic, NeuralError
 from neural.diagnostics.out_of_memory import asked_for, is_out_of_memory
@@ -50,18 +52,35 @@ EXTRAS = {
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 our fault, 2 the user's mistake, 3 `quantize`'s, 130 interrupted."""
-    from neural.cli.app import app
-
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
+        from neural.cli.app import app
+
         code = app(standalone_mode=False)
     except NeuralError as error:
         code = _show(error.diagnostics)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
+        code = _interrupted()
     except Exception as error:
         code = _failed(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """At Ctrl-C. While torch loads it ends the process at once: torch takes an exception in NumPy's loading for a NumPy
+    that is not there, and goes on with half of it.
+    """
+    torch = sys.modules.get("torch")
+    if getattr(getattr(torch, "__spec__", None), "_initializing", False):
+        os.write(2, b"\ninterrupted\n")
+        os._exit(130)
+    raise KeyboardInterrupt
+
+
+def _interrupted() -> int:
+    print("interrupted", file=sys.stderr)
+    return 130
 
 
 def _show(diagnostics: tuple[Diagnostic, ...]) -> int:
@@ -78,8 +97,8 @@ def _failed(error: Exception) -> int:
 
     if isinstance(error, typer.Exit):
         return error.exit_code
-    if isinstance(error, typer.Abort):
-        return 130
+    if isinstance(error, typer.Abort):  # what click makes of KeyboardInterrupt
+        return _interrupted()
     if hasattr(error, "show"):  # a mistake on the command line, of a class that typer keeps to itself
         error.show()
         return 2

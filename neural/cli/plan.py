@@ -77,7 +77,7 @@ def plan(
       neural plan examples/llama.neural --context 512 --devices this --json
     """
     from neural.cli.planned import as_json, described
-    from neural.cli.show import show
+    from neural.cli.show import note, show
     from neural.compiler import load
     from neural.planning.cost import SHARE, cost
     from neural.planning.fit import ways_to_fit
@@ -88,7 +88,7 @@ def plan(
 
     _check(tokens, share, peak, watts, price)
     program = load(file, parse_sets(sets), network)
-    count, hardware = named(devices) if devices else (1, None)
+    count, hardware = named(devices) if devices is not None else (1, None)
     layout = Layout.of(count, parallel.value, tensor_parallel)
     asked = precision.value if precision else program.settings.execution.get("precision", AUTO)
     chosen = asked if asked != AUTO else hardware.precision if hardware else FULL
@@ -99,6 +99,10 @@ def plan(
     assumed = _assumed(hardware, count, chosen, share or SHARE, peak, watts, price)
     total = made.training_tokens if tokens is None else int(tokens)
     costs = cost(made, total, assumed) if assumed and total else None
+    unused = {"tokens": tokens, "share": share, "watts": watts, "price": price}
+    if costs is None and (given := [f"--{name}" for name, value in unused.items() if value is not None]):
+        missing = "--tokens" if assumed else "--peak" if hardware else "--devices or --peak"
+        note(f"note: {', '.join(given)}: time, energy and money are not reckoned without {missing}")
     ways = None
     if hardware and hardware.usable is not None and made.training.total > hardware.usable:
         given = {"batch_size": batch_size, **wanted}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from neural.training.distributed.world import World
     from neural.training.loop import Outcome
     from neural.training.run import Run
+    from neural.training.signals import StopRequest
 
 
 class Precision(StrEnum):
@@ -119,7 +120,9 @@ def train(
     """
     if replay is not None:
         given = {"FILE": file, "--data": data, "--out": out, "--set": sets, "--network": network, "--resume": resume}
-        _refuse_beside("--replay-step", {**given, "--tokenizer": tokenizer, "--seed": seed, "--stop-at": stop_at})
+        given |= {"--tokenizer": tokenizer, "--seed": seed, "--stop-at": stop_at, "--devices": devices}
+        given |= {"--parallel": parallel, "--tensor-parallel": tensor_parallel, "--precision": precision}
+        _refuse_beside("--replay-step", {**given, "--compile": compiled, "--wandb": wandb, "--force": force or None})
         show_replay(replay, device, as_json)
         return
     if stop_at is not None and stop_at < 1:
@@ -138,6 +141,7 @@ def train(
     from neural.training.room import made_to_fit
     from neural.training.run import Run
     from neural.training.session import choose_device
+    from neural.training.signals import StopRequest
     from neural.training.weights_and_biases import ask_for_wandb
 
     if wandb is not None:
@@ -163,14 +167,14 @@ def train(
 
     if devices is not None and devices > 1:
         options = {"--stop-at": stop_at, "--parallel": parallel, "--tensor-parallel": tensor_parallel}
-        options["--device"] = where.type
+        options["--device"] = device
         given = [str(word) for name, value in options.items() if value is not None for word in (name, value)]
-        run = ready()
-        raise typer.Exit(launch(["train", "--resume", str(run.path), *given, *["--json"] * as_json], devices))
+        raise typer.Exit(launch(ready().path, [*given, *["--json"] * as_json], devices))
     with working(where) as world:
         path = world.leaders(str(ready().path) if world.leads else "")
-        run = Run.open(path)
-        outcome = train_run(run, where.type, stop_at, world, layout)
+        with StopRequest() as stop:  # the run is there: from now on Ctrl-C saves
+            run = Run.open(path)
+            outcome = train_run(run, where.type, stop_at, world, layout, stop)
     if as_json and world.leads:
         record = run.record
         said = {"run": str(run.path), "parameters": record.parameter_count, "seed": record.seed}
@@ -215,8 +219,10 @@ def train_run(
     stop_at: int | None,
     world: World | None = None,
     layout: Layout | None = None,
+    stop: StopRequest | None = None,
 ) -> Outcome:
     """Train a run with its progress, samples and outcome on stderr. Of several processes the leader speaks."""
+    from neural.training.distributed.launch import resume_command
     from neural.training.distributed.strategy import Layout
     from neural.training.distributed.world import ALONE
     from neural.training.loop import train as train_loop
@@ -237,8 +243,10 @@ def train_run(
         sample=lambda model, _: prompt + write_sample(run, model, prompt),
         world=world,
         layout=layout,
+        stop=stop,
     )
-    for line in _ending(run, outcome, prompt):
+    again = resume_command(run, chosen, world.size, layout)
+    for line in _ending(run, outcome, prompt, again):
         say(line)
     return outcome
 
@@ -275,14 +283,11 @@ def _heading(run: Run, device: str) -> list[str]:
     ]
 
 
-def _ending(run: Run, outcome: Outcome, prompt: str) -> list[str]:
+def _ending(run: Run, outcome: Outcome, prompt: str, again: str) -> list[str]:
     place = f"step {outcome.step} of {outcome.total_steps}"
     if outcome.state == "stopped":
         why = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "stop_at": "--stop-at"}[outcome.stopped_by]
-        return [
-            f"stopped at {place} ({why}), saved; go on with:",
-            f"  neural train --resume {shlex.quote(str(run.path))}",
-        ]
+        return [f"stopped at {place} ({why}), saved; go on with:", f"  {again}"]
     loss = f": validation loss {outcome.validation['loss']:.4f}" if outcome.validation else ""
     command = f"  neural generate {shlex.quote(str(run.path))} --prompt {shlex.quote(prompt)}"
     return [f"finished at {place}{loss}; let it write:", command]

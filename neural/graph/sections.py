@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 
 from neural.diagnostics.diagnostic import Label
+from neural.diagnostics.near import nearest
 from neural.diagnostics.source import Span
 from neural.graph.bind import bind, check_quotes, with_defaults
 from neural.graph.evaluate import Scope, evaluate
@@ -150,7 +151,9 @@ def _choice(value, what: str, table: dict[str, type], code: str, scope: Scope, m
             _defaults(found, table[found]) if found else _unknown(value.value, value.span, what, table, code, messages)
         )
     if not isinstance(value, Call):
-        hint = f"write `{value.name}()`" if isinstance(value, Ref) else f"such as `{next(iter(table))}()`"
+        name = value.name if isinstance(value, Ref) else ""
+        near = name if name in table else nearest(name, table)
+        hint = f"write `{near}()`" if near else f"such as `{next(iter(table))}()`"
         raise messages.error(code, f"a{'n' * (what[0] == 'o')} {what} is written as a call", value.span, hint=hint)
     name = value.callee.text
     if name not in table:

@@ -39,10 +39,15 @@ def ways_to_fit(plan: Plan, usable: int, make: Make) -> tuple[Way, ...]:
 
 
 def _smaller_batch(plan: Plan, usable: int, make: Make, more: dict[str, bool]) -> Iterator[Way]:
-    """The largest batch that fits."""
-    step = plan.batch_size * plan.gradient_accumulation
-    for size in range(plan.device_batch - 1, 0, -1):
-        if step % size == 0 and (step // size) % plan.layout.groups == 0:
+    """The largest batch that fits. Halving finds the most that do, whatever the file asks for, and divisors follow."""
+    step, groups = plan.batch_size * plan.gradient_accumulation, plan.layout.groups
+    most, too_many = 0, plan.device_batch
+    while too_many - most > 1:
+        size = (most + too_many) // 2
+        fits = make(batch_size=size, accumulation=2 * groups, **more).training.total <= usable
+        most, too_many = (size, too_many) if fits else (most, size)
+    for size in range(most, 0, -1):
+        if step % size == 0 and (step // size) % groups == 0:
             made = make(batch_size=size, accumulation=step // size, **more)
             if made.training.total <= usable:
                 yield Way(f"train {{ batch_size: {size} gradient_accumulation: {step // size} }}", made)

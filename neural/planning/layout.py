@@ -24,7 +24,7 @@ class Layout:
     @classmethod
     def of(cls, devices: int, strategy: str, tensor: int | None = None) -> Layout:
         """NeuralError N732 where the devices do not divide so."""
-        tensor = devices if strategy == "tp" else tensor or 1
+        tensor = devices if strategy == "tp" else 1 if tensor is None else tensor
         if tensor < 1 or devices % tensor:
             fail(
                 "N732",
@@ -61,7 +61,7 @@ class Layout:
                 hint=f"make it a multiple of {self.groups}, or plan for another number of devices",
             )
         own = step // self.groups
-        largest = max(n for n in range(1, min(own, batch_size) + 1) if own % n == 0)
+        largest = next(n for n in range(min(own, batch_size), 0, -1) if own % n == 0)
         return largest, own // largest
 
     def __str__(self) -> str:

@@ -189,7 +189,7 @@ def plan(
         cores = available_cores() if layout == ALONE else 1
         threads = own_sequences(graph, own_batch, cores)
         setting = replace(setting, own_kernels=compiler() is not None, threads=threads)
-    share = autocast(split_network(graph, layout.tensor).network if layout.tensor > 1 else graph, precision)
+    share = autocast(_share_of(graph, layout.tensor) if layout.tensor > 1 else graph, precision)
     parts = _parts(graph.block, setting, activations(share.block, setting, checkpointing=checkpointing))
     tokens = setting.sequence(graph.block.inputs[0])
     again = recomputed(share.block, setting) if checkpointing else 0
@@ -222,6 +222,19 @@ def plan(
         generates=graph.cached,
         parts=parts,
     )
+
+
+def _share_of(graph: Network, ways: int) -> Network:
+    """What each of so many devices computes. NeuralError N732 if no product divides, as for `neural train`."""
+    found = split_network(graph, ways)
+    if not found.rows:
+        fail(
+            "N732",
+            f"nothing in {graph.name} divides among {ways} devices",
+            notes=("heads and wide layers are split, where the number of devices divides them",),
+            hint="plan for --parallel fsdp, or for another number of devices",
+        )
+    return found.network
 
 
 def _training(

@@ -58,19 +58,22 @@ def train(
     report: Report | None = None,
     world: World = ALONE,
     layout: Layout | None = None,
+    stop: StopRequest | None = None,
 ) -> Outcome:
     """Train a run from where it stands to its end, or to step `stop_at`, or until SIGINT or SIGTERM.
 
     A run that was stopped and goes on ends with the same bits in every weight as one that was not, on the same
     machine. `sample(model, tokenizer)` writes a text every `sample_every` steps and at the end; what it draws does not
     touch the training. `device`: "auto", "cpu" or "cuda". Of several processes all call it, each with its `world`.
+    `stop`: requests that may have come before.
     NeuralError: N807 (`stop_at` lies behind), N808, N810 (the loss is not finite), N852 (another trainer has the run),
     N859 (the disk is full), N812 (memory ran out), N836 to N839 and N841 (several processes), and those of `start`.
     """
     chosen = choose_device(device)
     again = bool(run.program.settings.execution.get("activation_checkpointing"))
     memory = memory_for(chosen.type, checkpointing=again)
-    with RunLock(run.path) if world.leads else nullcontext(), shortage_is_said(run), memory, StopRequest() as stop:
+    stops = nullcontext(stop) if stop else StopRequest()
+    with RunLock(run.path) if world.leads else nullcontext(), shortage_is_said(run), memory, stops as stop:
         session = start(run, chosen, world, layout)
         end = _end(session, stop_at)
         place = _place(chosen, world)

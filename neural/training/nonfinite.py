@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,6 +38,7 @@ def stop_on_nonfinite(session: Session, error: NonFiniteStep, randomness: tuple[
         notes=(
             f"{batch} of the training data, whose sequences begin at the tokens {offsets}; learning rate {rate:.3g}",
             f"the state before the step and the batch are in {path}",
+            f"after which layer it came: neural train --replay-step {shlex.quote(str(run.path))}",
         ),
         hint=_advice(session),
     )

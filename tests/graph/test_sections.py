@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from neural.diagnostics.diagnostic import NeuralError
 from neural.graph.sections import LOSSES, METRICS, SECTIONS
 from neural.graph.settings import Choice, Train
 from tests.graph.programs import codes, compiled, network, told
@@ -143,6 +144,21 @@ REFUSED = [
 @pytest.mark.parametrize(("sections", "code", "place"), REFUSED)
 def test_sections_that_are_refused(sections: str, code: str, place: str) -> None:
     assert told(network("Dense(4)", sections=sections)) == [(code, place)]
+
+
+@pytest.mark.parametrize(
+    ("section", "hint"),
+    [
+        ("optimizer: AdamW", "write `AdamW()`"),
+        ("optimizer: adamw", "write `AdamW()`"),
+        ("lr_schedule: CosinDecay", "write `CosineDecay()`"),
+        ("optimizer: RMSprop", "such as `AdamW()`"),
+    ],
+)
+def test_a_name_that_is_no_call_is_told_how_to_write_it(section: str, hint: str) -> None:
+    with pytest.raises(NeuralError) as refused:
+        compiled(network("Dense(4)", sections=section))
+    assert [d.hint for d in refused.value.diagnostics] == [hint]
 
 
 def test_every_bad_metric_and_key_is_told() -> None:

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from neural.compiler import load
 from neural.diagnostics.diagnostic import NeuralError
@@ -20,7 +21,7 @@ from neural.planning.hardware import CATALOGUE, GIB, available_memory, named, na
 from neural.planning.layout import Layout
 from neural.planning.plan import plan
 from tests.planning.programs import CONTEXT, GPT2, LLAMA, batch_of, example, module_of, saved_bytes
-from tests.planning.test_commands import run
+from tests.planning.test_commands import APP, run
 
 XL = {"n_layer": 48, "d_model": 1600, "n_head": 25}
 
@@ -84,7 +85,7 @@ def test_a_step_has_the_same_sequences_on_any_number_of_devices(
     assert Layout.of(devices, "ddp").batch(batch, accumulation) == expected
 
 
-@pytest.mark.parametrize(("devices", "tensor"), [(3, 2), (4, 8), (4, -1), (7, None)])
+@pytest.mark.parametrize(("devices", "tensor"), [(3, 2), (4, 8), (4, -1), (4, 0), (7, None)])
 def test_what_does_not_divide_is_told(devices: int, tensor: int | None) -> None:
     with pytest.raises(NeuralError, match="N732"):
         Layout.of(devices, "ddp", tensor).batch(8, 1)
@@ -135,6 +136,12 @@ def test_the_batch_that_is_offered_is_the_largest_that_fits() -> None:
     (way,) = (w for w in ways_to_fit(make(), usable, make) if w.change.startswith("train"))
     larger = [n for n in range(way.plan.batch_size + 1, 12) if 480 % n == 0]
     assert larger and all(make(batch_size=n, accumulation=480 // n).training.total > usable for n in larger)
+
+
+def test_a_batch_of_any_size_is_reckoned_with_at_once() -> None:
+    make, usable = partial(make_xl(), batch_size=3 * 10**20), 80 * GIB
+    (way,) = (w for w in ways_to_fit(make(), usable, make) if w.change.startswith("train"))
+    assert way.plan.training.total <= usable and way.plan.tokens_per_step == make().tokens_per_step
 
 
 def test_where_nothing_helps_nothing_is_offered() -> None:
@@ -191,7 +198,9 @@ def test_a_cpu_has_a_time_when_its_speed_is_given() -> None:
     ("options", "code"),
     [
         (["--devices", "h10"], "N731"),
+        (["--devices", ""], "N731"),
         (["--devices", "3xh100", "--tensor-parallel", "2"], "N732"),
+        (["--devices", "5xh100", "--parallel", "tp", "--set", "d_model=768"], "N732"),
         (["--devices", "h100", "--share", "40"], "N734"),
         (["--devices", "h100", "--tokens", "-1"], "N734"),
         (["--devices", "h100", "--price", "nan"], "N734"),
@@ -224,3 +233,19 @@ def test_half_precision_is_what_autocast_makes_of_it() -> None:
 )
 def test_the_precision_is_what_the_trainer_takes(given: list[str], precision: str) -> None:
     assert json.loads(run("plan", "examples/gpt2.neural", *given, "--json"))["precision"] == precision
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--tokens", "1e9", "--price", "2"],
+            "--tokens, --price: time, energy and money are not reckoned without --devices or --peak",
+        ),
+        (["--tokens", "1e9", "--devices", "cpu"], "are not reckoned without --peak"),
+        (["--tokens", "1e9", "--devices", "h100"], ""),
+    ],
+)
+def test_an_option_without_effect_is_told(options: list[str], said: str) -> None:
+    told = CliRunner().invoke(APP, ["plan", "examples/gpt2.neural", *options], catch_exceptions=False).stderr
+    assert said in told if said else not told

@@ -98,8 +98,9 @@ def test_a_checkpoint_from_before_spikes_were_counted_still_reads(make_run) -> N
 @pytest.fixture
 def broken(make_run) -> Run:
     run = make_run(learning_rate=1e30, clip=1.0)
-    with pytest.raises(NeuralError, match="N810"):
+    with pytest.raises(NeuralError, match="N810") as stopped:
         train(run)
+    assert stopped.value.diagnostics[0].notes[-1].endswith(f"neural train --replay-step {run.path}")
     return run
 
 
@@ -139,8 +140,9 @@ def test_the_command_says_what_broke(neural, broken: Run, make_run) -> None:  # 
     said = json.loads(neural("train", "--replay-step", broken.path, "--json")[1])
     assert said["reproduced"] is True and said["loss"] == "nan"
     assert "N833" in neural("train", "--replay-step", make_run("good").path)[2]
-    code, _, err = neural("train", "--replay-step", broken.path, "--seed", 3)
-    assert code == 2 and "--seed would change it" in err
+    for option in (["--seed", 3], ["--devices", 2], ["--parallel", "tp"], ["--no-compile"], ["--force"]):
+        code, _, err = neural("train", "--replay-step", broken.path, *option)
+        assert code == 2 and f"{option[0].replace('--no-', '--')} would change it" in err
 
 
 def articles(path: Path, texts: list[str]) -> Path:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from neural.training.loop import train
 from neural.training.metrics import read_metrics
 from neural.training.report import PlainReport
 from neural.training.run import Run
+from neural.training.signals import StopRequest
 from tests.training.conftest import words
 
 
@@ -187,16 +189,21 @@ class Interrupting(PlainReport):
         self.number, self.step = number, step
 
     def stepped(self, standing, *, due: bool) -> None:
-        import signal
-
         if standing.step == self.step:
             signal.raise_signal(self.number)
 
 
+def test_a_signal_before_the_first_step_is_answered(make_run) -> None:
+    stop = StopRequest()
+    stop.signal = signal.SIGTERM
+    run = make_run()
+    outcome = train(run, stop=stop)
+    assert (outcome.state, outcome.step, outcome.stopped_by) == ("stopped", 0, "SIGTERM")
+    assert run.checkpoints.steps() == [0]
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_signal_saves_after_the_step(make_run, name: str) -> None:
-    import signal
-
     whole, run = make_run("whole"), make_run("signalled")
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     outcome = train(run, report=Interrupting(signal.Signals[name], 13))

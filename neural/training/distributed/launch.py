@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import IO
 
 import torch
 from torch.distributed import TCPStore
 
 from neural.diagnostics.diagnostic import fail
+from neural.training.distributed.strategy import Layout
 from neural.training.distributed.world import launched
+from neural.training.run import Run
 
 LOST = 75  # the exit code of a worker that only says that another one is gone (EX_TEMPFAIL)
 PEERS = 3.0  # seconds in which the others may end by themselves after one has failed
@@ -47,12 +51,25 @@ def require_devices(count: int | None, device: torch.device, say: Callable[[str]
         )
 
 
-def launch(arguments: Sequence[str], count: int) -> int:
-    """Run `neural ARGUMENTS` in `count` processes; the exit code, 0 if all ended well.
+def resume_command(run: Run, device: torch.device, count: int, layout: Layout) -> str:
+    """What is typed for `count` processes, started as this one was, to go on with a run. torchrun's part is its own."""
+    words = ["neural", "train", "--resume", str(run.path)]
+    if LAUNCHED in os.environ:
+        words += ["--devices", str(count)]
+        if layout != Layout.chosen(run.program, device, count):
+            words += ["--parallel", str(layout.strategy)]
+            words += ["--tensor-parallel", str(layout.tensor)] if 1 < layout.tensor < count else []
+    return shlex.join(words)
+
+
+def launch(run: Path, options: Sequence[str], count: int) -> int:
+    """Run `neural train --resume RUN OPTIONS` in `count` processes; the exit code, 0 if all ended well.
 
     The leader's output goes where ours goes. Ctrl-C and SIGTERM are passed on, and the workers end if we do.
     NeuralError N841 if a worker dies.
     """
+    arguments = ["train", "--resume", str(run), *options]
+    again = shlex.join(["neural", *arguments, "--devices", str(count)])
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # holds the port, so nobody else takes it
     environment = {
         "GLOO_SOCKET_IFNAME": "lo",
@@ -67,7 +84,9 @@ def launch(arguments: Sequence[str], count: int) -> int:
     command = [sys.executable, "-m", "neural", *arguments]
     with tempfile.TemporaryFile() as quiet:
         workers = [_start(command, environment, rank, quiet) for rank in range(count)]
-        handlers = {number: signal.signal(number, _pass_on(workers)) for number in (signal.SIGINT, signal.SIGTERM)}
+        asked: list[int] = []
+        passed_on = _pass_on(workers, asked)
+        handlers = {number: signal.signal(number, passed_on) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             failed = _wait(workers)
         finally:
@@ -76,7 +95,10 @@ def launch(arguments: Sequence[str], count: int) -> int:
             for worker in workers:
                 worker.kill()
                 worker.wait()
-        return _outcome(workers, quiet) if failed else 0
+        if failed and asked and _only_stopped(workers):
+            print(f"interrupted; go on with:\n  {again}", file=sys.stderr)
+            return 128 + asked[0]
+        return _outcome(workers, quiet, again) if failed else 0
 
 
 def _start(command: list[str], environment: dict[str, str], rank: int, quiet: IO[bytes]) -> subprocess.Popen:
@@ -88,8 +110,9 @@ def _start(command: list[str], environment: dict[str, str], rank: int, quiet: IO
     )
 
 
-def _pass_on(workers: list[subprocess.Popen]):
+def _pass_on(workers: list[subprocess.Popen], asked: list[int]):
     def handler(number: int, _frame: object) -> None:
+        asked.append(number)
         for worker in workers:
             if worker.poll() is None:
                 worker.send_signal(number)
@@ -114,7 +137,13 @@ def _wait(workers: list[subprocess.Popen]) -> bool:
     return True
 
 
-def _outcome(workers: list[subprocess.Popen], quiet: IO[bytes]) -> int:
+def _only_stopped(workers: list[subprocess.Popen]) -> bool:
+    """Whether each ended as one does that is stopped while it starts, or at once by a second Ctrl-C, or after such."""
+    stopped = {0, LOST, 128 + signal.SIGINT, -signal.SIGINT, -signal.SIGTERM}
+    return all(worker.returncode in stopped for worker in workers if worker.ended_by_itself)
+
+
+def _outcome(workers: list[subprocess.Popen], quiet: IO[bytes], again: str) -> int:
     """The code of a mistake that the leader has told, else N841 about the worker that failed first."""
     if not (workers[0].ended_by_itself and workers[0].returncode == 2):
         own = [(rank, worker.returncode) for rank, worker in enumerate(workers) if worker.ended_by_itself]
@@ -127,6 +156,6 @@ def _outcome(workers: list[subprocess.Popen], quiet: IO[bytes]) -> int:
             "N841",
             f"worker {rank} of {len(workers)} {how}; the others were ended too",
             notes=tuple(line for line in said if line.strip()),
-            hint="checkpoints are whole: go on with `neural train --resume`",
+            hint=f"go on from the newest whole checkpoint: {again}",
         )
     return 2

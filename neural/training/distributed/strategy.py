@@ -51,7 +51,7 @@ class Layout:
                     hint="for both, data in shares and products split: --parallel ddp or fsdp",
                 )
             return cls(Strategy.TP, size)
-        tensor = tensor or 1
+        tensor = 1 if tensor is None else tensor
         if tensor < 1 or size % tensor:
             fail(
                 "N844",

@@ -154,6 +154,7 @@ def test_what_does_not_divide_is_refused(make_run, size: int, strategy: str, set
         (8, None, 3, "8 processes cannot be divided into groups of 3"),
         (1, "ddp", 2, "1 process cannot be divided into groups of 2"),
         (4, None, -1, "groups of -1"),
+        (2, "fsdp", 0, "groups of 0"),
         (4, "tp", 2, "among all processes, which are 4, not 2"),
     ],
 )

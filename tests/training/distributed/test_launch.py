@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from neural.diagnostics.diagnostic import NeuralError
-from neural.training.distributed.launch import require_devices
+from neural.training.distributed.launch import LAUNCHED, require_devices, resume_command
+from neural.training.distributed.strategy import Layout, Strategy
 from neural.training.run import Run
 from tests.training.distributed.workers import losses
 
@@ -89,6 +90,38 @@ def test_ctrl_c_saves_and_the_death_of_the_launcher_too(corpus: Path, tmp_path: 
     run = Run.open(tmp_path / "run")
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
     assert run.record.state == "stopped" and run.checkpoints.steps()[-1] > stopped
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_workers_start_is_no_fault(corpus: Path, tmp_path: Path, number: int, code: int) -> None:
+    process = start(["train", GPT, "--data", corpus, "--out", "run", "--devices", 2], tmp_path)
+    end = time.monotonic() + 60
+    while time.monotonic() < end and len(workers_of(process)) < 2:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "interrupted; go on with:\n  neural train --resume run --devices 2\n" in err and "N841" not in err
+
+
+@pytest.mark.parametrize(
+    ("launched", "layout", "options"),
+    [
+        (True, Layout(Strategy.DDP), "--devices 4"),
+        (True, Layout(Strategy.FSDP), "--devices 4 --parallel fsdp"),
+        (True, Layout(Strategy.TP, 4), "--devices 4 --parallel tp"),
+        (True, Layout(Strategy.DDP, 2), "--devices 4 --parallel ddp --tensor-parallel 2"),
+        (False, Layout(Strategy.FSDP), ""),
+    ],
+)
+def test_a_run_goes_on_as_it_was_started(
+    make_run, monkeypatch: pytest.MonkeyPatch, launched: bool, layout: Layout, options: str
+) -> None:
+    if launched:
+        monkeypatch.setenv(LAUNCHED, "1")
+    run = make_run("my run")
+    command = resume_command(run, torch.device("cpu"), 4, layout)
+    assert command == f"neural train --resume '{run.path}' {options}".strip()
 
 
 def test_under_torchrun(corpus: Path, tmp_path: Path) -> None:
