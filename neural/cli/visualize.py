@@ -18,7 +18,13 @@ POINTS = 1000
 def visualize(
     file: File,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to; NETWORK.svg by default.", metavar="FILE.svg")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where to; NETWORK.svg by default, NETWORK-schedule.svg for --schedule.",
+            metavar="FILE.svg",
+        ),
     ] = None,
     sets: Set = [],  # noqa: B006
     network: NetworkName = None,

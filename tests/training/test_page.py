@@ -112,6 +112,12 @@ def test_what_it_says_to_type_gives_the_same_weights(neural, finished: Run) -> N
     assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
 
 
+@pytest.mark.parametrize(("processes", "said"), [(1, ""), (2, " --devices 2")])
+def test_it_says_how_many_trained_it(finished: Run, processes: int, said: str) -> None:
+    finished.set_state("finished", execution={**finished.record.execution, "processes": processes})
+    assert commands(finished)[1].partition("words.txt")[2].startswith(f"{said} --tokenizer")
+
+
 def test_a_run_without_a_step_has_a_page(make_run) -> None:
     run = make_run()
     write_page(run, "cpu")

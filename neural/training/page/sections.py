@@ -128,6 +128,8 @@ def commands(run: Run) -> list[str]:
     again = shlex.quote(f"{run.path}-again")
     source = shlex.quote(record.data.source)
     train = f"neural train {path}/program.neural --network {record.network} --data {source}"
+    if (processes := (record.execution or {}).get("processes", 1)) > 1:
+        train += f" --devices {processes}"
     return [
         f"pip install 'neural-dsl[torch]=={record.neural}' torch=={record.torch.partition('+')[0]}",
         f"{train} --tokenizer {path}/tokenizer.json --seed {record.seed} --out {again}",
