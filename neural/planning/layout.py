@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 from math import ceil
 
 from neural.diagnostics.diagnostic import fail
@@ -61,8 +62,8 @@ class Layout:
                 hint=f"make it a multiple of {self.groups}, or plan for another number of devices",
             )
         own = step // self.groups
-        largest = next(n for n in range(min(own, batch_size), 0, -1) if own % n == 0)
-        return largest, own // largest
+        passes = next(n for n in count(-(-own // batch_size)) if own % n == 0)  # no more than the accumulation
+        return own // passes, passes
 
     def __str__(self) -> str:
         if self.devices == 1:

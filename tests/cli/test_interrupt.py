@@ -13,6 +13,7 @@ import signal, sys, types
 from importlib.machinery import ModuleSpec
 from neural import cli
 import neural.cli.app
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
 def command(**_):
     torch = types.ModuleType("torch")
     torch.__spec__ = ModuleSpec("torch", None)
