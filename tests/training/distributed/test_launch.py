@@ -47,6 +47,10 @@ def workers_of(process: subprocess.Popen) -> list[int]:
     return [int(child) for child in children if b"--resume" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
+def loads_torch(worker: int) -> bool:
+    return "libtorch" in Path(f"/proc/{worker}/maps").read_text()
+
+
 ENDLESS = ["--set", "steps=100000", "--set", "eval_every=100000"]
 
 
@@ -96,7 +100,7 @@ def test_ctrl_c_saves_and_the_death_of_the_launcher_too(corpus: Path, tmp_path: 
 def test_a_signal_while_workers_start_is_no_fault(corpus: Path, tmp_path: Path, number: int, code: int) -> None:
     process = start(["train", GPT, "--data", corpus, "--out", "run", "--devices", 2], tmp_path)
     end = time.monotonic() + 60
-    while time.monotonic() < end and len(workers_of(process)) < 2:
+    while time.monotonic() < end and [loads_torch(worker) for worker in workers_of(process)] != [True, True]:
         time.sleep(0.01)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
