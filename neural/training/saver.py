@@ -14,7 +14,7 @@ from neural.training.checkpoint_manager import CheckpointManager
 from neural.training.checkpoint_writing import Snapshot, write
 from neural.training.distributed.parallel import Parallel
 
-SMALL = 2**26  # bytes that are copied in any case: less than what a process needs besides
+SMALL = 2**24  # bytes that are copied in any case: a fiftieth of what a process needs besides
 ROOM = 0.5  # the share of the host's free memory that a copy from a GPU may take
 
 
