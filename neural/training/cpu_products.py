@@ -22,7 +22,7 @@ from neural.training.cpu_library import transposed
 ZEN_5 = 26  # the family of AMD's processors from which on 512 bits take one turn
 # What is smaller gains less than a call costs: multiplications from Zen 5 on, numbers of a weight before.
 WORK, WEIGHTS = 2**22, 2**17
-PIECE = 2**20  # numbers of what is read and of what is found, at most, of a product that is put elsewhere: in the cache
+ROWS, INNER = 512, 1024  # of what is found and of what is summed, at most, in a product that is put elsewhere
 
 
 @cache
@@ -86,22 +86,22 @@ class Linear(torch.autograd.Function):
 
 
 def add_product(into: torch.Tensor, a: torch.Tensor, b: torch.Tensor, factor: float, *, first: bool) -> None:
-    """into (N, M), float32, += factor · (a (N, D) @ b (D, M)), some rows at a time; `first` forgets what is there.
+    """into (N, M), float32, += factor · (a (N, D) @ b (D, M)), piece by piece in the cache; `first` forgets what is there.
 
-    In half precision it is that of torch.
+    In half precision it is torch's, and of all D at once: sums of less would be rounded, each of them.
     """
-    count = max(1, PIECE // max(b.shape))
-    for part, rows in zip(into.split(count), a.split(count), strict=True):
-        if a.dtype == into.dtype:
-            found = _product(rows if rows.stride(1) == 1 else transposed(rows.t()), b.t(), None)
-        else:
-            found = rows @ b
-        if first:
-            part.copy_(found)
-            if factor != 1:
-                part.mul_(factor)
-        else:
-            part.add_(found, alpha=factor)
+    precise = a.dtype == into.dtype
+    depth = INNER if precise else len(b)
+    for columns, some in zip(a.split(depth, dim=1), b.split(depth), strict=True):
+        for part, x in zip(into.split(ROWS), columns.split(ROWS), strict=True):
+            found = _product(x if x.stride(1) == 1 else transposed(x.t()), some.t(), None) if precise else x @ some
+            if first:
+                part.copy_(found)
+                if factor != 1:
+                    part.mul_(factor)
+            else:
+                part.add_(found, alpha=factor)
+        first = False
 
 
 def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

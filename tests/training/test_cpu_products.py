@@ -43,10 +43,11 @@ def test_the_product_and_its_gradients(shape: tuple[int, ...], biased: bool, tra
     torch.testing.assert_close(*slopes)
 
 
-@pytest.mark.parametrize("rows", [1, 100, 312, 1000])
+@pytest.mark.parametrize(("rows", "inner"), [(1, 1), (5, 100), (13, 10), (100, 24), (6, 12)])
 @pytest.mark.parametrize("first", [True, False])
-def test_a_product_is_added_some_rows_at_a_time(rows: int, first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_products, "PIECE", rows)
+def test_a_product_is_added_in_pieces(rows: int, inner: int, first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_products, "ROWS", rows)
+    monkeypatch.setattr(cpu_products, "INNER", inner)
     draw = torch.Generator().manual_seed(3)
     a, b, into = (torch.randn(shape, generator=draw) for shape in ((24, 13), (24, 7), (13, 7)))
     expected = 0.5 * (a.T @ b) + (0 if first else into)
@@ -54,18 +55,27 @@ def test_a_product_is_added_some_rows_at_a_time(rows: int, first: bool, monkeypa
     torch.testing.assert_close(into, expected)
 
 
-def test_what_is_added_takes_two_pieces_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_products, "PIECE", 2**14)
+def test_in_half_precision_it_is_rounded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_products, "INNER", 4)
+    a, b = (torch.randn(24, n, generator=torch.Generator().manual_seed(n)).bfloat16() for n in (13, 7))
+    into = torch.zeros(13, 7)
+    cpu_products.add_product(into, a.T, b, 0.5, first=True)
+    assert torch.equal(into, 0.5 * (a.T @ b).float())
+
+
+def test_what_is_added_takes_few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_products, "ROWS", 400)
+    monkeypatch.setattr(cpu_products, "INNER", 60)
     a, b, into = torch.randn(100, 4000), torch.randn(100, 40), torch.zeros(4000, 40)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         cpu_products.add_product(into, a.T, b, 1.0, first=False)
     held = accumulate(e.nbytes() for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]")
-    assert 2**14 < max(held) <= 2 * 4 * 2**14
+    assert 4 * 400 * 60 < max(held) <= 1.05 * 4 * 400 * (60 + 2 * 40)
 
 
-@pytest.mark.parametrize("rows", [200, 50_000])
-def test_the_head_has_them(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_products, "PIECE", rows)
+@pytest.mark.parametrize("inner", [20, 1024])
+def test_the_head_has_them(inner: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_products, "INNER", inner)
     monkeypatch.setitem(loss.LOGITS, "cpu", 1000)
     draw = torch.Generator().manual_seed(3)
     given = [torch.randn(shape, generator=draw, requires_grad=True) for shape in ((40, 12), (65, 12), (65,))]
