@@ -86,7 +86,7 @@ class Linear(torch.autograd.Function):
 
 
 def add_product(into: torch.Tensor, a: torch.Tensor, b: torch.Tensor, factor: float, *, first: bool) -> None:
-    """into (N, M), float32, += factor · (a (N, D) @ b (D, M)), piece by piece in the cache; `first` forgets what is there.
+    """into (N, M), float32, += factor · (a (N, D) @ b (D, M)), piece by piece in the cache; `first` forgets what was.
 
     In half precision it is torch's, and of all D at once: sums of less would be rounded, each of them.
     """
