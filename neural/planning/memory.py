@@ -261,9 +261,8 @@ def table_bytes(block: Block, setting: Setting, *, accumulates: bool) -> int:
 
 def own_sequences(network: Network, batch: int, cores: int) -> int:
     """How many threads of a CPU have sequences of their own, in a small model of which every row is one by itself."""
-    layers = [node.layer for _, node, _, _ in primitives(network.block)]
     small = count_parameters(network.block) <= PARAMETERS
-    independent = not any(isinstance(layer, BatchNormalization) for layer in layers)
+    independent = not any(isinstance(node.layer, BatchNormalization) for _, node, _, _ in primitives(network.block))
     return min(cores, THREADS, batch) if small and independent else 1
 
 
