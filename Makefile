@@ -32,7 +32,7 @@ demo: $(STAMP) ## Compile a GPT, train it on Shakespeare, write text with it (a 
 	$(BIN)/neural generate .demo/run --prompt "ROMEO:" --max-new-tokens 400 --temperature 0.8 --top-k 40 --seed 1
 
 test: $(STAMP) ## Run all tests
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) ## Lint, and check the format of Python and of the examples (seconds)
 	@$(BIN)/ruff check .

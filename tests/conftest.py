@@ -3,6 +3,7 @@
 import gc
 import os
 
+import hypothesis
 import pytest
 
 # One thread a process: tests run two processes on two cores, and threads that wait for each other's cores are slow.
@@ -14,6 +15,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # other work on the machine is no failure
+hypothesis.settings.load_profile("untimed")
 
 # Folders with the longest files: one of those that starts last would leave the other process idle.
 FIRST = ("training", "verification", "docs", "properties", "parity", "interop", "generation", "backends")

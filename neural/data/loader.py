@@ -137,7 +137,8 @@ def evaluation_batches(
 def prefetch(batches: Batches | Share, start_index: int) -> Iterator[Batch]:
     """Batches from `start_index` on, read by a thread while the one before is used.
 
-    What `batch` raises is raised here. Closing the iterator, or dropping it, ends the thread.
+    What `batch` raises is raised here. Closing the iterator, or dropping it, ends the thread, which is not waited for:
+    what is dropped may be so by the garbage collector, in any thread, while locks of `threading` are held.
     """
     pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
     try:
@@ -147,7 +148,7 @@ def prefetch(batches: Batches | Share, start_index: int) -> Iterator[Batch]:
             coming.append(pool.submit(batches.batch, start_index + AHEAD - 1))
             yield coming.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def split(store: TokenStore, validation_fraction: float, context: int) -> tuple[range, range]:

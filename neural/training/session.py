@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -67,7 +68,7 @@ class Session:
             self.parallel.data_rank, self.parallel.data_size, self.train.gradient_accumulation
         )
         coming = prefetch(self.share, self.step * self.share.per_step)
-        self.batches = (to_device(batch, self.device) for batch in coming)
+        self.batches = map(partial(to_device, device=self.device), coming)
 
     @property
     def model(self) -> nn.Module:

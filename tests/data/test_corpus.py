@@ -6,15 +6,13 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from neural.data import text as reading
 from neural.data.corpus import Corpus, open_corpus
 from neural.data.text import cut
 from neural.data.tokenizers import Tokenizer
-
-untimed = settings(deadline=None)  # other work on the machine is no failure
 
 
 def tree(folder: Path, **files: str | bytes) -> Path:
@@ -170,7 +168,6 @@ ALPHABETS = st.sampled_from(["ab 1.\n", "a'st \t\n", "字。，一 2", "éa\u00a
 TEXTS = ALPHABETS.flatmap(lambda alphabet: st.text(alphabet, max_size=200)) | st.text(max_size=200)
 
 
-@untimed
 @given(text=TEXTS, size=st.integers(1, 40), block=st.integers(1, 60))
 def test_pieces_make_the_text(text: str, size: int, block: int) -> None:
     pieces = list(cut((text[i : i + block] for i in range(0, len(text), block)), size))
@@ -178,7 +175,6 @@ def test_pieces_make_the_text(text: str, size: int, block: int) -> None:
     assert all(pieces)
 
 
-@untimed
 @given(text=TEXTS, size=st.integers(1, 40), block=st.integers(1, 60))
 def test_tokens_of_pieces_are_tokens_of_the_text(gpt2: Tokenizer, text: str, size: int, block: int) -> None:
     pieces = cut((text[i : i + block] for i in range(0, len(text), block)), size)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from neural.data import shard_writing
@@ -21,8 +21,6 @@ from neural.data.shard_file import HEADER_BYTES, Header, read_header
 from neural.data.shards import TokenStore, is_store, open_shards, write_shards
 from neural.data.tokenizers import Tokenizer, load_tokenizer
 from neural.diagnostics.diagnostic import NeuralError
-
-untimed = settings(deadline=None)  # other work on the machine is no failure
 
 
 def written(folder: Path, tokenizer: Tokenizer, text: str | bytes, name: str = "a.txt", **options: int) -> TokenStore:
@@ -71,7 +69,6 @@ def test_files_of_a_store(folder: Path, byte: Tokenizer) -> None:
     assert not (folder.stat().st_mode ^ 0o40755)
 
 
-@untimed
 @given(a=st.integers(-300, 300) | st.none(), b=st.integers(-300, 300) | st.none())
 def test_slices_across_shards(tmp_path_factory: pytest.TempPathFactory, byte: Tokenizer, a: int, b: int) -> None:
     store, ids = sliced(tmp_path_factory, byte)
@@ -213,7 +210,6 @@ def test_damage_is_found(folder: Path, refused, spoil: Callable[[Path], object],
         open_shards(folder)
 
 
-@untimed
 @given(at=st.integers(0, 455), bit=st.integers(0, 7))
 def test_every_bit_is_checked(tmp_path_factory: pytest.TempPathFactory, byte: Tokenizer, at: int, bit: int) -> None:
     store, _ = sliced(tmp_path_factory, byte)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Engine
 from transformers import PreTrainedTokenizerFast
@@ -13,8 +13,6 @@ from transformers import PreTrainedTokenizerFast
 from neural.data.corpus import open_corpus
 from neural.data.tokenizers import StreamDecoder, Tokenizer, load_tokenizer, train_bpe
 from tests.data.conftest import FRENCH, random_texts
-
-untimed = settings(deadline=None)  # other work on the machine is no failure
 
 
 def test_characters_are_nanogpts(tmp_path: Path, tiny_shakespeare: str) -> None:
@@ -38,7 +36,6 @@ def test_bytes_are_bytes(byte: Tokenizer) -> None:
     assert byte.decode(range(257)) == bytes(range(256)).decode(errors="replace")
 
 
-@untimed
 @given(text=st.text())
 def test_round_trip_of_any_text(gpt2: Tokenizer, byte: Tokenizer, learned: Tokenizer, text: str) -> None:
     for tokenizer in (gpt2, byte, learned):
@@ -47,7 +44,6 @@ def test_round_trip_of_any_text(gpt2: Tokenizer, byte: Tokenizer, learned: Token
         assert tokenizer.byte_lengths[ids].sum() == len(text.encode())
 
 
-@untimed
 @given(text=st.text(st.sampled_from(FRENCH)))
 def test_round_trip_of_characters(characters: Tokenizer, text: str) -> None:
     ids = characters.encode(text)
@@ -117,7 +113,6 @@ def streamed(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
     return [*(decoder.push(i) for i in ids), decoder.flush()]
 
 
-@untimed
 @given(data=st.data())
 def test_streaming_loses_nothing(gpt2: Tokenizer, byte: Tokenizer, learned: Tokenizer, data: st.DataObject) -> None:
     """Any ids, also those whose bytes are no text, and pieces that never hold a character that is not whole."""
@@ -143,7 +138,6 @@ def test_another_kind(metaspace: Tokenizer) -> None:
     assert metaspace.byte_lengths[ids].sum() == len(text.encode()) + 1  # the mark at the beginning
 
 
-@untimed
 @given(text=st.text(st.sampled_from("the kings é😀")))
 def test_another_kind_streamed(metaspace: Tokenizer, text: str) -> None:
     ids = metaspace.encode(text)

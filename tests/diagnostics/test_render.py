@@ -53,7 +53,7 @@ def test_colors(severity: Severity, color: str) -> None:
     assert f"\x1b[1;{color}m^^^\x1b[0m \x1b[1;{color}mlabel\x1b[0m" in text
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.text(), st.integers(0, 60), st.integers(0, 60), st.text(max_size=9), st.integers(0, 60))
 def test_any_text_is_drawn_safely(text: str, start: int, length: int, label: str, other: int) -> None:
     start, other = min(start, len(text)), min(other, len(text))

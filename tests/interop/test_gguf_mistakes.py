@@ -177,7 +177,7 @@ def bytes_of_a_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return written(small(), tmp_path_factory.mktemp("gguf")).read_bytes()
 
 
-@settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_is_changed_is_read_or_refused(data: st.DataObject, bytes_of_a_file: bytes, tmp_path: Path) -> None:
     """Flipped bytes, mostly before the weights, and files that end early."""

@@ -75,7 +75,7 @@ def compiled(text: str):
     return compile_source(Source("model.neural", text))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(decoders())
 def test_a_program_says_its_decoder(decoder: Decoder) -> None:
     text = program_text(decoder, "Model", title="any # title\nnetwork")
@@ -90,7 +90,7 @@ def test_a_program_says_its_decoder(decoder: Decoder) -> None:
     assert format_file(file) == text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(decoders())
 def test_a_family_either_says_a_decoder_or_why_not(decoder: Decoder) -> None:
     """`choose` believes the family's own reader alone: what it picks reads as the decoder, biases of zeros aside."""

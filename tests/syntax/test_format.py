@@ -13,7 +13,7 @@ from tests.syntax.shapes import comments, read, shape
 from tests.syntax.trees import files, spread, tokens
 
 TUTORIAL = sorted((Path(__file__).parents[1] / "fixtures" / "tutorial").glob("*.neural"))
-SLOW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=150, suppress_health_check=list(HealthCheck))
 
 
 @SLOW

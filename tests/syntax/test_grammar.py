@@ -17,7 +17,7 @@ from tests.syntax.shapes import shape
 from tests.syntax.trees import files, spread, tokens
 
 BEYOND_THE_GRAMMAR = {"N116", "N117", "N119", "N125"}
-SLOW = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=100, suppress_health_check=list(HealthCheck))
 
 
 def agree(text: str) -> None:
