@@ -171,6 +171,7 @@ class LlamaCpp:
         params.flash_attn_type = x.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.fit_params = params.warmup = False
         self.server = x.Server(params)
+        self.greedy([1], 1)  # its loop has begun: one that ends before, as it may, is waited for by its end for ever
 
     def greedy(self, ids: list[int], count: int) -> list[int]:
         wanted = {"prompt": ids, "n_predict": count, "temperature": 0, "ignore_eos": True, "return_tokens": True}
