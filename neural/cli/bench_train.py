@@ -43,6 +43,8 @@ def train(
       neural bench train examples/gpt2.neural --against nanogpt,transformers --nanogpt ../nanoGPT
     """
     chosen = [name.strip() for name in against.split(",") if name.strip()]
+    if against and not chosen:
+        fail("N877", f"--against {against!r} names nobody", hint="nanogpt, transformers, or leave it out")
     for name in chosen:
         if name not in ("nanogpt", "transformers"):
             fail("N877", f"there is nobody called {name!r} to compare with", hint="nanogpt, transformers")

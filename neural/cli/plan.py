@@ -13,6 +13,8 @@ from neural.cli.options import File, Json, NetworkName, Precision, Set, parse_se
 if TYPE_CHECKING:
     from neural.planning.hardware import Hardware
 
+MOST_TOKENS = 10**18  # ten thousand times as much as people have written
+
 
 class Strategy(StrEnum):
     """Those of `neural train --parallel`."""
@@ -142,5 +144,7 @@ def _check(
     for name, value in {"tokens": tokens, "share": share, "peak": peak, "watts": watts, "price": price}.items():
         if value is not None and not 0 < value < float("inf"):
             fail("N734", f"--{name} {value:g} is not above 0", hint=f"give a number above 0, or leave --{name} out")
+    if tokens is not None and not 1 <= tokens <= MOST_TOKENS:
+        fail("N734", f"--tokens {tokens:g} is not from 1 to {MOST_TOKENS:g}", hint="give how many are trained on: 10e9")
     if share is not None and share > 1:
         fail("N734", f"--share {share:g} is more than the whole", hint="give the share of the peak, such as 0.4")

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neural.cli.options import Json
+from neural.diagnostics.amounts import size
 
 if TYPE_CHECKING:
     from neural.training.runs import Overview
 
 COLUMNS = ("run", "network", "state", "step", "loss", "validation", "size", "resumes from")
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def runs(
@@ -55,11 +55,4 @@ def runs(
 def _row(run: Overview) -> tuple[str, ...]:
     step = "" if run.step is None else f"{run.step:,} / {run.total_steps:,}"
     losses = ["" if loss is None else f"{loss:.4f}" for loss in (run.loss, run.validation_loss)]
-    return (str(run.path), run.network or "", run.state, step, *losses, _bytes(run.size), run.resumes_from or "")
-
-
-def _bytes(count: int) -> str:
-    size, unit = float(count), 0
-    while size >= 1024 and unit < len(UNITS) - 1:
-        size, unit = size / 1024, unit + 1
-    return f"{count} B" if unit == 0 else f"{size:.3g} {UNITS[unit]}"
+    return (str(run.path), run.network or "", run.state, step, *losses, size(run.size), run.resumes_from or "")

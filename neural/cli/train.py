@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -142,10 +141,10 @@ def train(
     from neural.training.run import Run
     from neural.training.session import choose_device
     from neural.training.signals import StopRequest
-    from neural.training.weights_and_biases import ask_for_wandb
+    from neural.training.weights_and_biases import ask_for_wandb, require_login
 
     if wandb is not None:
-        import_module("wandb")  # not installed: said before a run is made
+        require_login()
     program = Run.open(resume).program if resume else load(file, parse_sets(sets), network)  # before the text is read
     asked = {"precision": precision and precision.value, "compile": compiled}
     program = program.executed(**{name: value for name, value in asked.items() if value is not None})

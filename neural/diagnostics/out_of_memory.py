@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+from neural.diagnostics.amounts import size
+
 SIGNS = re.compile(r"can't allocate memory|could not create a memory object", re.IGNORECASE)  # torch on a CPU, oneDNN
-ASKED = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
+ASKED = re.compile(r"tried to allocate (\d+) bytes|tried to allocate ([\d.]+ [KMGT]iB)", re.IGNORECASE)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -17,4 +19,4 @@ def is_out_of_memory(error: BaseException) -> bool:
 def asked_for(error: BaseException) -> str:
     """What was asked for in vain, where the error says it: the end of a message, ": 2.00 GiB more were asked for"."""
     asked = ASKED.search(str(error))
-    return f": {asked[1]} more were asked for" if asked else ""
+    return f": {asked[2] or size(int(asked[1]))} more were asked for" if asked else ""

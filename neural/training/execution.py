@@ -13,6 +13,7 @@ from neural.planning.saved import sees_all_before
 from neural.training.cpu_kernels import HANDLED
 from neural.training.cpu_library import library
 from neural.training.distributed.parallel import Parallel
+from neural.training.distributed.strategy import Layout, Strategy
 from neural.training.shares import Shares
 
 
@@ -20,7 +21,7 @@ from neural.training.shares import Shares
 class Execution:
     """`threads`: of each process. `shares`: how many of them have sequences of their own, 1 where they work together.
 
-    attention: None where the network has none.
+    attention: None where the network has none. strategy, tensor: see `Layout`; None of one process.
     """
 
     device: str
@@ -31,9 +32,11 @@ class Execution:
     compiled: bool
     attention: str | None
     checkpointing: bool
+    strategy: str | None = None
+    tensor: int = 1
 
     @classmethod
-    def of(cls, program: Program, parallel: Parallel, device: torch.device) -> Execution:
+    def of(cls, program: Program, parallel: Parallel, layout: Layout, device: torch.device) -> Execution:
         """As the training that was made is carried out."""
         return cls(
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -44,11 +47,19 @@ class Execution:
             compiled=parallel.loss.compiled is not None,
             attention=_attention(program, parallel, device),
             checkpointing=bool(program.settings.execution.get("activation_checkpointing")),
+            strategy=str(layout.strategy) if parallel.world.size > 1 else None,
+            tensor=layout.tensor,
         )
+
+    @property
+    def layout(self) -> Layout | None:
+        """How the processes shared the work; None of one."""
+        return Layout(Strategy(self.strategy), self.tensor) if self.strategy else None
 
     def text(self) -> str:
         """For people: "cpu, 2 threads, each with sequences of its own · float32 · not compiled · …"."""
         each = f"{self.processes} × {self.device}" if self.processes > 1 else self.device
+        each += f", {self.layout}" if self.layout else ""
         if self.device == "cpu":
             own = ", each with sequences of its own" if self.shares > 1 else ""
             each += f", {self.threads} thread{'s' * (self.threads != 1)}{own}"

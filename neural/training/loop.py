@@ -16,6 +16,7 @@ from neural.data.tokenizers import Tokenizer
 from neural.diagnostics.diagnostic import fail
 from neural.planning.plan import plan
 from neural.training.allocation import memory_for
+from neural.training.distributed.launch import resume_command
 from neural.training.distributed.strategy import Layout
 from neural.training.distributed.world import ALONE, World
 from neural.training.execution import Execution
@@ -73,7 +74,9 @@ def train(
     again = bool(run.program.settings.execution.get("activation_checkpointing"))
     memory = memory_for(chosen.type, checkpointing=again)
     stops = nullcontext(stop) if stop else StopRequest()
-    with RunLock(run.path) if world.leads else nullcontext(), shortage_is_said(run), memory, stops as stop:
+    layout = layout or Layout.chosen(run.program, chosen, world.size)
+    shortage = shortage_is_said(run, resume_command(run, chosen, world.size, layout))
+    with RunLock(run.path) if world.leads else nullcontext(), shortage, memory, stops as stop:
         session = start(run, chosen, world, layout)
         end = _end(session, stop_at)
         place = _place(chosen, world)
@@ -135,9 +138,9 @@ class _Trainer:
         self.started = time.perf_counter()
         for line in (*session.notes, execution.text()):
             self.report.say(line)
-        before = run.record.execution
-        if session.resumed is not None and before not in (None, asdict(execution)):
-            self.report.say(f"note: until step {session.resumed} it was: {Execution(**before).text()}")
+        before = Execution(**run.record.execution) if run.record.execution else execution
+        if session.resumed is not None and before != execution:
+            self.report.say(f"note: until step {session.resumed} it was: {before.text()}")
         if session.step < session.data.total_steps and session.leads:
             run.set_state("training", execution=asdict(execution))
         if self.log.url:

@@ -12,9 +12,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from neural.diagnostics.amounts import duration, size
 from neural.training.braille import draw, place
 from neural.training.metrics import read_metrics
-from neural.training.report import Standing, duration, size
+from neural.training.report import Standing
 from neural.training.run import Run
 from neural.training.series import Series, limits
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from rich.console import Console
 
+from neural.diagnostics.amounts import duration, size
+
 if TYPE_CHECKING:
     from neural.training.run import Run
-
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,23 +33,6 @@ class Standing:
             f"loss {self.loss:.4f} · {self.tokens_per_second:,.0f} tokens/s · {self.peak_share:.0%} of peak"
             f" · {size(self.memory)} · {duration(self.seconds_left)} left"
         )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as 0:42, 12:05, 3:04:05 or 2 d 3:04:05."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    within = f"{hour}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-    return f"{days} d {within}" if days else within
-
-
-def size(count: float) -> str:
-    """Bytes with three digits: 412 MiB."""
-    unit = 0
-    while count >= 1000 and unit < len(UNITS) - 1:
-        count, unit = count / 1024, unit + 1
-    return f"{count:.0f} B" if unit == 0 else f"{count:.3g} {UNITS[unit]}"
 
 
 class Report(Protocol):

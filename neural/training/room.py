@@ -13,6 +13,7 @@ from typing import NoReturn
 import torch
 
 from neural.compiler import Program
+from neural.diagnostics.amounts import size
 from neural.diagnostics.diagnostic import NeuralError, fail
 from neural.planning.fit import CHECKPOINTING, Way, ways_to_fit
 from neural.planning.hardware import USABLE, available_memory
@@ -21,7 +22,6 @@ from neural.planning.plan import Plan, plan
 from neural.training.distributed.launch import LAUNCHED
 from neural.training.distributed.strategy import Layout, Strategy
 from neural.training.precision import chosen_precision
-from neural.training.report import size
 
 
 def made_to_fit(

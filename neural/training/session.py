@@ -44,6 +44,7 @@ class Session:
     device: torch.device
     data: TrainingData
     parallel: Parallel
+    layout: Layout
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     resumed: int | None  # step of the checkpoint that it went on from
@@ -88,7 +89,7 @@ class Session:
             warm_up(self.parallel, to_device(self.share.batch(0), self.device), say)
         elif self.device.type == "cpu":
             compile_kernels(say)
-        return Execution.of(self.run.program, self.parallel, self.device)
+        return Execution.of(self.run.program, self.parallel, self.layout, self.device)
 
     def advance(self) -> None:
         """One optimizer step; `read` says what it gave. NonFiniteStep as there, unless that is known later."""
@@ -225,7 +226,7 @@ def start(run: Run, device: torch.device, world: World = ALONE, layout: Layout |
     notes = tuple(f"note: {text}" for text in (slow, lacking) if text)
     unread = Unread(parallel, optimizer, device) if can_wait(parallel, optimizer, settings.train, device) else None
     how = {"scale": scale, "notes": notes, "unread": unread}
-    return Session(run, device, data, parallel, optimizer, schedule, resumed, **how, **counters)
+    return Session(run, device, data, parallel, layout, optimizer, schedule, resumed, **how, **counters)
 
 
 def _latest(run: Run, world: World) -> Checkpoint | None:

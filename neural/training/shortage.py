@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from neural.diagnostics.amounts import size
 from neural.diagnostics.diagnostic import fail
 from neural.diagnostics.out_of_memory import asked_for, is_out_of_memory
 from neural.training.run import Run
@@ -15,8 +16,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def shortage_is_said(run: Run) -> Iterator[None]:
-    """A full disk, a quota or a limit on file sizes as N859, memory that ran out as N812."""
+def shortage_is_said(run: Run, again: str) -> Iterator[None]:
+    """A full disk, a quota or a limit on file sizes as N859, memory that ran out as N812. again: how to go on."""
     try:
         yield
     except OSError as error:
@@ -27,9 +28,9 @@ def shortage_is_said(run: Run) -> Iterator[None]:
             f"the disk took no more while {run.path} was trained: {error.strerror}",
             notes=(
                 f"{_safe(run)}; nothing half-written was left",
-                f"free there: {shutil.disk_usage(run.path).free:,} bytes",
+                f"free there: {size(shutil.disk_usage(run.path).free)}",
             ),
-            hint=f"make room, then go on: neural train --resume {run.path}",
+            hint=f"make room, then go on: {again}",
         )
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -38,7 +39,7 @@ def shortage_is_said(run: Run) -> Iterator[None]:
             "N812",
             f"memory ran out while {run.path} was trained{asked_for(error)}",
             notes=(_safe(run),),
-            hint=f"free some, then go on: neural train --resume {run.path}",
+            hint=f"free some, then go on: {again}",
         )
 
 

@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 NAME = "wandb.json"
 
 
+def require_login() -> None:
+    """Before a run is made: NeuralError N730 where W&B is to be told at once and does not know by whom."""
+    import wandb
+
+    if wandb.setup().settings.mode != "online":
+        return
+    try:
+        wandb.login()
+    except wandb.Error as error:
+        reason = str(error).partition(".")[0]
+        fail("N730", f"Weights & Biases: {reason}", hint="log in with `wandb login`, or set WANDB_MODE=offline")
+
+
 def ask_for_wandb(run: Path, project: str) -> None:
     """From now on the run at `run` is told to a project."""
     if not (run / NAME).exists():

@@ -59,6 +59,7 @@ def test_the_command_measures_our_trainer() -> None:
     ("options", "code"),
     [
         (["--against", "nanogtp"], "N877"),
+        (["--against", ","], "N877"),
         (["--against", "nanogpt"], "N874"),
         (["--against", "nanogpt", "--nanogpt", "/nowhere", "--rounds", "1", "--steps", "1"], "N876"),
     ],

@@ -203,6 +203,8 @@ def test_a_cpu_has_a_time_when_its_speed_is_given() -> None:
         (["--devices", "5xh100", "--parallel", "tp", "--set", "d_model=768"], "N732"),
         (["--devices", "h100", "--share", "40"], "N734"),
         (["--devices", "h100", "--tokens", "-1"], "N734"),
+        (["--devices", "h100", "--tokens", "0.5"], "N734"),
+        (["--devices", "h100", "--tokens", "1e308"], "N734"),
         (["--devices", "h100", "--price", "nan"], "N734"),
     ],
 )

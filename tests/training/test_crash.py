@@ -123,8 +123,9 @@ def test_memory_that_runs_out_is_one_message_and_leaves_whole_checkpoints(make_r
     with pytest.raises(NeuralError) as stopped:
         train(run)
     diagnostic = stopped.value.diagnostics[0]
-    assert diagnostic.code == "N812" and f"{4 * 2**60} bytes more were asked for" in diagnostic.title
+    assert diagnostic.code == "N812" and "4 EiB more were asked for" in diagnostic.title
     assert f"step-{run.checkpoints.steps()[-1]:06} is whole" in diagnostic.notes[0]
+    assert diagnostic.hint == f"free some, then go on: neural train --resume {run.path}"
     monkeypatch.undo()
     straight = make_run("straight")
     for one in (run, straight):

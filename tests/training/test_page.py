@@ -112,9 +112,20 @@ def test_what_it_says_to_type_gives_the_same_weights(neural, finished: Run) -> N
     assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize(("processes", "said"), [(1, ""), (2, " --devices 2")])
-def test_it_says_how_many_trained_it(finished: Run, processes: int, said: str) -> None:
-    finished.set_state("finished", execution={**finished.record.execution, "processes": processes})
+@pytest.mark.parametrize(
+    ("processes", "strategy", "tensor", "said"),
+    [
+        (1, None, 1, ""),
+        (2, "ddp", 1, " --devices 2 --parallel ddp"),
+        (2, "tp", 2, " --devices 2 --parallel tp"),
+        (8, "fsdp", 2, " --devices 8 --parallel fsdp --tensor-parallel 2"),
+    ],
+)
+def test_it_says_how_many_trained_it_and_how(
+    finished: Run, processes: int, strategy: str | None, tensor: int, said: str
+) -> None:
+    how = {"processes": processes, "strategy": strategy, "tensor": tensor}
+    finished.set_state("finished", execution={**finished.record.execution, **how})
     assert commands(finished)[1].partition("words.txt")[2].startswith(f"{said} --tokenizer")
 
 

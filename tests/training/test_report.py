@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from neural.diagnostics.amounts import duration, size
 from neural.training.braille import draw
 from neural.training.loop import train
 from neural.training.panel import PanelReport
-from neural.training.report import PlainReport, Standing, duration, size
+from neural.training.report import PlainReport, Standing
 from neural.training.series import Series, limits
 from tests.forked.command import command
 

@@ -42,6 +42,20 @@ def test_nobody_is_told_otherwise(make_run) -> None:
     assert not (run.path / "wandb").exists()
 
 
+def test_who_is_not_logged_in_is_told_before_a_run_is_made(
+    neural,  # noqa: F811
+    corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("wandb").teardown()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    code, _, err = neural("train", TINY, "--data", corpus, "--out", "run", "--wandb", "gpt")
+    assert code == 2 and "error[N730]: Weights & Biases: No API key configured\n" in err and "wandb login" in err
+    assert not Path("run").exists()
+
+
 def test_a_run_that_is_not_taken_is_left_whole(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb")
     run = make_run()

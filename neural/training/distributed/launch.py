@@ -57,8 +57,7 @@ def resume_command(run: Run, device: torch.device, count: int, layout: Layout) -
     if LAUNCHED in os.environ:
         words += ["--devices", str(count)]
         if layout != Layout.chosen(run.program, device, count):
-            words += ["--parallel", str(layout.strategy)]
-            words += ["--tensor-parallel", str(layout.tensor)] if 1 < layout.tensor < count else []
+            words += layout.options(count)
     return shlex.join(words)
 
 

@@ -65,6 +65,11 @@ class Layout:
     def __str__(self) -> str:
         return str(self.strategy) if self.strategy is Strategy.TP or self.tensor == 1 else f"{self.strategy} × tp"
 
+    def options(self, size: int) -> list[str]:
+        """What is typed for it, of `size` processes."""
+        words = ["--parallel", str(self.strategy)]
+        return words + (["--tensor-parallel", str(self.tensor)] if 1 < self.tensor < size else [])
+
     def axes(self, size: int) -> dict[str, int]:
         """The mesh of `size` processes: how many along each axis."""
         groups = {

@@ -13,9 +13,10 @@ from statistics import median
 
 import torch
 
+from neural.diagnostics.amounts import duration, size
 from neural.planning.plan import plan
+from neural.training.execution import Execution
 from neural.training.metrics import Record
-from neural.training.report import duration, size
 from neural.training.run import Run
 
 _WORDS = re.compile(
@@ -128,8 +129,9 @@ def commands(run: Run) -> list[str]:
     again = shlex.quote(f"{run.path}-again")
     source = shlex.quote(record.data.source)
     train = f"neural train {path}/program.neural --network {record.network} --data {source}"
-    if (processes := (record.execution or {}).get("processes", 1)) > 1:
-        train += f" --devices {processes}"
+    execution = Execution(**record.execution) if record.execution else None
+    if execution and (layout := execution.layout):
+        train += f" --devices {execution.processes} {shlex.join(layout.options(execution.processes))}"
     return [
         f"pip install 'neural-dsl[torch]=={record.neural}' torch=={record.torch.partition('+')[0]}",
         f"{train} --tokenizer {path}/tokenizer.json --seed {record.seed} --out {again}",
