@@ -13,7 +13,7 @@ from neural.cli.options import File, Json, NetworkName, Precision, Set, parse_se
 if TYPE_CHECKING:
     from neural.planning.hardware import Hardware
 
-MOST_TOKENS = 10**18  # ten thousand times as much as people have written
+MOST_TOKENS = 10**18  # what is more is a slip of the pen
 
 
 class Strategy(StrEnum):

@@ -21,7 +21,7 @@ from neural.training.shares import Shares
 class Execution:
     """`threads`: of each process. `shares`: how many of them have sequences of their own, 1 where they work together.
 
-    attention: None where the network has none. strategy, tensor: see `Layout`; None of one process.
+    attention: None where the network has none. strategy (None of one process), tensor: see `Layout`.
     """
 
     device: str
