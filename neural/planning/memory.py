@@ -21,6 +21,7 @@ from neural.planning.sizes import FLOAT, HALF, Setting
 PARTS = ("weights", "gradients", "optimizer", "copies", "activations", "logits", "head", "process", "fragments")
 PROCESS = 400 * 2**20  # bytes of Python, torch and what the libraries of products hold, in a training on a CPU
 TOKEN = 2800  # more of them for each token of the vocabulary: its text and merges, in Python and in Rust
+AGAIN = {"float32": 0.4, "bfloat16": 2.2, "float16": 2.2}  # of a block that is computed again: copies in half precision
 ENDS = 0.15  # more of activations that is held where threads have heaps, by bench/train_memory.py with two of them
 
 LOGITS = {"cpu": 2**24, "cuda": 2**28}  # numbers that the trainer has in memory at a time, by device and thread
@@ -231,6 +232,13 @@ def passing_bytes(network: Network, setting: Setting) -> int:
         0 if last is None else 2 * setting.bytes(network.block.value(last.inputs[0]))
     )  # what the head and its norm read
     return max(most + residual + through - gone, 0)
+
+
+def fragments_again_bytes(again: int, precision: str) -> int:
+    """Free memory between arrays at the peak where blocks are computed again: what one block's passes leave, whose
+    kept activations are `again` bytes. By bench/train_memory.py.
+    """
+    return int(AGAIN[precision] * again)
 
 
 def fragments_bytes(network: Network, setting: Setting, activations: int, logits: int) -> int:

@@ -26,6 +26,7 @@ from neural.planning.memory import (
     buffer_bytes,
     cache_bytes,
     copies_bytes,
+    fragments_again_bytes,
     fragments_bytes,
     head_bytes,
     logits_bytes,
@@ -196,10 +197,10 @@ def plan(
     copies = copies_bytes(share.block, layout, precision, checkpointing=checkpointing)
     kept = (sum(p.activations for p in parts), again)
     training = _training(share, setting, layout, precision, copies, kept, accumulates=passes > 1)
-    if setting.device == "cpu":  # where blocks are computed again, freed memory goes back to the system
+    if setting.device == "cpu":
         process = PROCESS + TOKEN * (graph.vocab_size or 0)
         left = (training.activations, training.logits - training.kept_logits)
-        fragments = 0 if checkpointing else fragments_bytes(share, setting, *left)
+        fragments = fragments_again_bytes(again, precision) if again else fragments_bytes(share, setting, *left)
         training = replace(training, process=process, fragments=fragments)
     return Plan(
         network=graph.name,

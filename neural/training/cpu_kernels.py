@@ -8,7 +8,8 @@ stored; and attention weights never leave the cache.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from threading import Lock
 from typing import Any
@@ -21,6 +22,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode
 from torch.utils.checkpoint import checkpoint
 
 from neural.training import cpu_library, cpu_products
+from neural.training.allocation import give_back
 from neural.training.cpu_library import Dropping
 from neural.training.loss import Batch
 
@@ -172,6 +174,14 @@ def cpu_kernels(model: nn.Module, batch: Batch, threads: int = 1) -> list[CpuKer
     return [CpuKernels(int(torch.randint(2**63 - 1, ()))) for _ in range(threads)]
 
 
+@contextmanager
+def _again(kernels: CpuKernels) -> Iterator[None]:
+    """What a block is computed again in. What the passes before have left free goes first: it would come on top."""
+    give_back()
+    with kernels:
+        yield
+
+
 def checkpoint_by_kernels(block: nn.Module, *given: object, use_reentrant: bool) -> torch.Tensor:
     """torch's `checkpoint` for generated source: kernels compute again what they computed, and drop as before.
 
@@ -180,6 +190,6 @@ def checkpoint_by_kernels(block: nn.Module, *given: object, use_reentrant: bool)
     kernels = _get_current_function_mode()
     how: dict[str, Any] = {"use_reentrant": use_reentrant}
     if isinstance(kernels, CpuKernels):
-        both = nullcontext(), deepcopy(kernels)
+        both = nullcontext(), _again(deepcopy(kernels))
         how |= {"preserve_rng_state": False, "context_fn": lambda: both}
     return checkpoint(block, *given, **how)

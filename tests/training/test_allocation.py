@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from neural.training.allocation import memory_for
+from neural.training.cpu_kernels import CpuKernels, checkpoint_by_kernels
 from neural.training.meter import memory_now
 
 MIB = 2**20
@@ -26,6 +27,21 @@ def test_freed_memory_is_held_but_where_less_is_what_was_asked_for(checkpointing
         del array
         given_back = there - memory_now(cpu)
     assert given_back > 60 * MIB if checkpointing else given_back < 4 * MIB
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library decides for itself")
+def test_what_lies_free_goes_back_before_a_block_is_computed_again() -> None:
+    cpu = torch.device("cpu")
+    with memory_for("cpu", checkpointing=True):
+        with CpuKernels(0):
+            x = torch.ones(4, 4, requires_grad=True)
+            out = checkpoint_by_kernels(torch.nn.Linear(4, 4), x, use_reentrant=False)
+        arrays = [torch.ones(16 * MIB // 4) for _ in range(8)]
+        there = memory_now(cpu)
+        del arrays[::2]
+        held = memory_now(cpu)
+        out.sum().backward()
+        assert there - held < 4 * MIB < 40 * MIB < held - memory_now(cpu)
 
 
 HEAPS = """
