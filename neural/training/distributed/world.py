@@ -15,6 +15,9 @@ import torch.distributed as dist
 from neural.diagnostics.diagnostic import fail
 
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+JOINED: list[dist.ProcessGroup | None] = []
+"""Kept for the life of the process. DDP may outlive `joined`: were it the last to hold a group, it would free it with
+the interpreter's lock held, and wait for ever where gloo's thread, about to free a tensor, waits for that lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ def joined(device: torch.device) -> Iterator[World]:
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group(BACKENDS[device.type])
+    JOINED.append(dist.group.WORLD)
     try:
         world = World(dist.get_rank(), dist.get_world_size())
         _require_same_versions(world)

@@ -1,12 +1,16 @@
-"""Gradients are exchanged once a step, however many batches it accumulates."""
+"""Gradients are exchanged once a step, however many batches it accumulates, and what exchanges them ends."""
 
 from __future__ import annotations
 
 import json
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from neural.training.distributed.strategy import Layout, Strategy
@@ -58,3 +62,22 @@ def test_accumulation_exchanges_no_more(make_run, strategy: str, groups: int, ac
     run = make_run(file=HERE / "gpt.neural", batch_size=2, accumulation=accumulation)
     together(exchanges, 2, run.path, strategy)
     assert json.loads(run.path.with_name(f"{run.path.name}.count.json").read_text()) == groups
+
+
+def outlive(rank: int, size: int, port: int) -> None:
+    """Drop a model that outlives its group just when gloo's thread waits to free a tensor of ours."""
+    enter(rank, size, port)
+    with joined(torch.device("cpu")):
+        model = DistributedDataParallel(nn.Linear(2, 2))
+        tensor = torch.zeros(2**20)
+        sys.setswitchinterval(1000)
+        time.sleep(0.3 * rank)  # so that the exchange ends after the group
+        torch.distributed.all_reduce(tensor, async_op=True)
+    end = time.perf_counter() + 0.6
+    while time.perf_counter() < end:  # with the interpreter's lock held
+        pass
+    del model
+
+
+def test_a_model_that_outlives_its_group_is_freed() -> None:
+    together(outlive, 2)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
-import socket
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.distributed import TCPStore
 
 from neural.diagnostics.diagnostic import NeuralError
 from neural.training.distributed.strategy import Layout
@@ -18,18 +21,30 @@ from neural.training.metrics import read_metrics
 from neural.training.run import Run
 from tests.forked.context import CONTEXT
 
+LONGEST = 120.0  # seconds that processes may take
+
 
 def together(work: Callable[..., None], size: int, *arguments: object) -> None:
     """`work(rank, size, port, *arguments)` in processes, each of which must end well."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    workers = [CONTEXT.Process(target=work, args=(rank, size, port, *arguments), daemon=True) for rank in range(size)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(timeout=120)
-    assert [worker.exitcode for worker in workers] == [0] * size
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # holds the port, so nobody else takes it
+    with tempfile.TemporaryDirectory() as name:
+        said = [Path(name) / str(rank) for rank in range(size)]
+        calls = [(work, said[rank], rank, size, store.port, *arguments) for rank in range(size)]
+        workers = [CONTEXT.Process(target=_told, args=call, daemon=True) for call in calls]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        codes = [worker.exitcode for worker in workers]
+        assert codes == [0] * size, "\n".join([f"they ended with {codes}", *(path.read_text() for path in said)])
+
+
+def _told(work: Callable[..., None], said: Path, *arguments: object) -> None:
+    """What it says is kept for who asks why it failed, and where it stands when it takes too long."""
+    with said.open("w") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    faulthandler.dump_traceback_later(LONGEST, exit=True)
+    work(*arguments)
 
 
 def train_together(
@@ -50,6 +65,7 @@ def enter(rank: int, size: int, port: int) -> None:
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo"
     )
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # the one that holds the port
 
 
 def _said(run: Path) -> Path:
