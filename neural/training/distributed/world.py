@@ -16,8 +16,9 @@ from neural.diagnostics.diagnostic import fail
 
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 JOINED: list[dist.ProcessGroup | None] = []
-"""Kept for the life of the process. DDP may outlive `joined`: were it the last to hold a group, it would free it with
-the interpreter's lock held, and wait for ever where gloo's thread, about to free a tensor, waits for that lock."""
+"""Kept for the life of the process. DDP may outlive `joined`: were it the last to hold the group, it would free it with
+the interpreter's lock held, and wait for ever where gloo's thread, about to free a tensor, waits for that lock
+(https://github.com/pytorch/pytorch/issues/56297)."""
 
 
 @dataclass(frozen=True, slots=True)
