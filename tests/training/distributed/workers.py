@@ -63,9 +63,13 @@ def enter(rank: int, size: int, port: int) -> None:
     """Make this process one of several, as a launcher would."""
     torch.set_num_threads(1)
     os.environ.update(
-        RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo"
+        RANK=str(rank),
+        WORLD_SIZE=str(size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        GLOO_SOCKET_IFNAME="lo",
+        TORCHELASTIC_USE_AGENT_STORE="True",  # the one that holds the port
     )
-    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # the one that holds the port
 
 
 def _said(run: Path) -> Path:
