@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -134,6 +135,7 @@ def train(
         fail("N806", "neural train needs a .neural file, or a run to go on with", hint="give FILE, or --resume RUN")
     from neural.compiler import load
     from neural.training.distributed.launch import launch, require_devices
+    from neural.training.distributed.slurm import name_processes
     from neural.training.distributed.strategy import Layout, require_division
     from neural.training.distributed.worker import working
     from neural.training.distributed.world import processes
@@ -149,6 +151,7 @@ def train(
     asked = {"precision": precision and precision.value, "compile": compiled}
     program = program.executed(**{name: value for name, value in asked.items() if value is not None})
     where = choose_device(device or program.settings.execution.get("device", "auto"))
+    name_processes(os.environ)
     require_devices(devices, where, say=note)
     count = devices or processes()
     layout = Layout.chosen(program, where, count, parallel, tensor_parallel)

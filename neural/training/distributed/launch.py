@@ -34,7 +34,7 @@ def require_devices(count: int | None, device: torch.device, say: Callable[[str]
         return
     if launched():
         title = "--devices starts the processes itself, and another launcher has started this one already"
-        fail("N837", title, hint="leave --devices out: torchrun's --nproc-per-node says how many there are")
+        fail("N837", title, hint="leave --devices out: torchrun's --nproc-per-node or srun's --ntasks says how many")
     if count < 1:
         fail("N837", f"--devices {count} is not a number of devices", hint="give 1 or more")
     if device.type != "cuda":
@@ -47,12 +47,12 @@ def require_devices(count: int | None, device: torch.device, say: Callable[[str]
         fail(
             "N837",
             f"--devices {count} asks for more than the {there} GPU{'s' * (there != 1)} that torch can use here",
-            hint=f"use --devices {there}, or more machines under torchrun",
+            hint=f"use --devices {there}, or more machines under torchrun or srun",
         )
 
 
 def resume_command(run: Run, device: torch.device, count: int, layout: Layout) -> str:
-    """What is typed for `count` processes, started as this one was, to go on with a run. torchrun's part is its own."""
+    """What is typed for `count` processes, started as this one was, to go on (behind torchrun or srun, if by those)."""
     words = ["neural", "train", "--resume", str(run.path)]
     if LAUNCHED in os.environ:
         words += ["--devices", str(count)]

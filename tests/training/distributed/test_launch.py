@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 from neural.diagnostics.diagnostic import NeuralError
 from neural.training.distributed.launch import LAUNCHED, require_devices, resume_command
@@ -22,9 +23,14 @@ GPT = Path(__file__).with_name("gpt.neural")
 ROOT = Path(__file__).parents[3]
 
 
-def start(arguments: list[object], folder: Path, *, torchrun: int = 0) -> subprocess.Popen:
+def start(arguments: list[object], folder: Path, *, torchrun: int = 0, **variables: str) -> subprocess.Popen:
     prefix = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(torchrun)] if torchrun else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "GLOO_SOCKET_IFNAME": "lo",
+    } | variables
     command = [sys.executable, *prefix, "-m", "neural", *map(str, arguments)]
     return subprocess.Popen(
         command,
@@ -139,6 +145,19 @@ def test_under_torchrun(corpus: Path, tmp_path: Path) -> None:
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert err.count("finished at step 6 of 6") == 1 and len(losses(tmp_path / "runs" / "Gpt-1")) == 6
+
+
+def test_under_srun(corpus: Path, tmp_path: Path) -> None:
+    """Processes that have what srun gives."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    meet = {"MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": "7", **meet}
+    command = ["train", GPT, "--data", corpus, "--set", "steps=6"]
+    tasks = [start(command, tmp_path, **step, SLURM_PROCID=str(n), SLURM_LOCALID=str(n)) for n in range(2)]
+    said = [task.communicate(timeout=120)[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], said
+    assert "on 2 × cpu, ddp" in said[0] and "finished" not in said[1]
+    assert len(losses(tmp_path / "runs" / "Gpt-1")) == 6 and len(list((tmp_path / "runs").iterdir())) == 1
 
 
 def test_a_mistake_is_told_once(corpus: Path, tmp_path: Path) -> None:
