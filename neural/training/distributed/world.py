@@ -95,7 +95,8 @@ def joined(device: torch.device) -> Iterator[World]:
         yield ALONE
         return
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        own = int(os.environ.get("LOCAL_RANK", "0"))
+        torch.cuda.set_device(own % torch.cuda.device_count())  # srun may show each task no more than its own
     dist.init_process_group(BACKENDS[device.type])
     JOINED.append(dist.group.WORLD)
     try:
